@@ -1,0 +1,1 @@
+"""Neural codecs: plain torch and bytes. No Ray, no YAML, no PyAV."""

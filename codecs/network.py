@@ -1,0 +1,114 @@
+"""What becomes of pixels: a fitted network, its quantized symbols, its bits. One small class per step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold.codecs.clip import Clip, Span
+
+FloatTensor = npt.NDArray[np.float32]
+IntTensor = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedNetwork:
+    """A network that, evaluated, gives its span's frames back."""
+
+    span: Span
+    codec: str
+    """Registered name of the codec that reads it."""
+    config: Mapping[str, Any]
+    """The codec's resolved options (JSON values): nothing in them depends on a default that may change."""
+    tensors: Mapping[str, FloatTensor] = field(repr=False)
+    """Named float32 parameters, in the order in which they are coded."""
+    target: Clip | None = field(default=None, repr=False)
+    """The pixels it was fitted to, for stages that fine-tune or measure; never written to an archive."""
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of scalar parameters."""
+        return sum(tensor.size for tensor in self.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of parameters and of the pixels that travel along."""
+        pixels = self.target.nbytes if self.target else 0
+        return pixels + sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedTensor:
+    """Integers on a uniform grid: the value at index i is `symbols[i] * steps[channel of i]`."""
+
+    symbols: IntTensor = field(repr=False)
+    """int32, the parameter's own shape; |symbol| < 2**15."""
+    steps: FloatTensor = field(repr=False)
+    """float32, shape (1,) for one step per tensor, or (shape[axis],) for one per channel; finite, > 0."""
+    axis: int = 0
+    """The channel axis when there is one step per channel."""
+
+    def dequantize(self) -> FloatTensor:
+        """Float32 values of the parameter's shape."""
+        if self.steps.size == 1:
+            return self.symbols.astype(np.float32) * self.steps[0]
+        shape = [1] * self.symbols.ndim
+        shape[self.axis] = -1
+        return self.symbols.astype(np.float32) * self.steps.reshape(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SymbolTensors:
+    """A quantized network: integers and their steps, from here on everything is lossless."""
+
+    span: Span
+    codec: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, QuantizedTensor] = field(repr=False)
+    target: Clip | None = field(default=None, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of symbols and of the pixels that travel along."""
+        pixels = self.target.nbytes if self.target else 0
+        return pixels + sum(tensor.symbols.nbytes for tensor in self.tensors.values())
+
+    def dequantize(self) -> FittedNetwork:
+        """The network that a decoder will see."""
+        return FittedNetwork(
+            span=self.span,
+            codec=self.codec,
+            config=self.config,
+            tensors={name: tensor.dequantize() for name, tensor in self.tensors.items()},
+            target=self.target,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bitstream:
+    """A codec's bytes for one span: all that a decoder needs besides the span, the codec and its config."""
+
+    span: Span
+    codec: str
+    config: Mapping[str, Any]
+    payload: bytes = field(repr=False)
+    """`codecs.bitstream` describes the bytes."""
+    target: Clip | None = field(default=None, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stream and of the pixels that travel along."""
+        return len(self.payload) + (self.target.nbytes if self.target else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One line of a result table: what was measured of one span."""
+
+    label: str
+    rows: Mapping[str, str | int | float | bool | None]
+    """Column name (unit in the name) to value."""

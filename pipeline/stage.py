@@ -1,0 +1,133 @@
+"""What a stage is: passive code with typed ports. Actors, queues, threads and retries are the engine's.
+
+A replica's life: `__init__(config)`, then `setup(context)` once on its worker, then `process(item)` for each
+item (or `produce()` once, for a source), then `finish()` once when no more items will come, then `close()`.
+`close` is called whatever happened before, even if `setup` raised. The same item may be processed again after
+a failure, so `process` must be safe to repeat.
+
+`process`, `produce` and `finish` are generators: they yield payloads (or `Emit`s, to name a port or an
+identity), `Progress` while something takes long, and `Refused` for an input that has to be set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from framefold.pipeline.item import Item
+
+PortType = type | UnionType
+"""A payload class, or a union of them."""
+
+
+class Options(BaseModel, frozen=True, extra="forbid"):
+    """Base of every stage's `Config`: frozen, and unknown options are refused."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a configured stage takes and gives."""
+
+    accepts: PortType | None = None
+    """None for a source."""
+    emits: Mapping[str, PortType] = field(default_factory=dict)
+    """Port name to type; the port that needs no name in YAML is called `out`; empty for a sink."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Where a replica finds itself."""
+
+    node: str
+    replica: int = 0
+    cpus: float = 1
+    """Cores granted; torch is pinned to as many threads, rounded down, at least one."""
+    gpus: float = 0
+    seed: int = 0
+    run_dir: Path = Path("out")
+    """For anything a stage wants to leave beside the report."""
+
+
+@dataclass(frozen=True)
+class Emit:
+    """One output, where a bare payload does not say enough."""
+
+    payload: Any
+    identity: str | None = None
+    """Names the content, the same in every run; by default the parent item's key and the output's number."""
+    label: str | None = None
+    """For people; by default the payload's own label, or the parent's."""
+    port: str = "out"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work on the current item is."""
+
+    fraction: float
+    """0..1."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Shown beside the bar: `{"psnr_db": 28.1, "bits": 512000}`."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An input that is set aside by name while the others go on."""
+
+    label: str
+    reason: str
+
+
+Output = Any
+"""What a stage may yield: a payload, or `Emit`, `Progress`, `Refused`."""
+
+
+class Stage:
+    """Base class of all stages; the first line of the docstring is shown by `pipeline plugins`."""
+
+    Config: ClassVar[type[Options]] = Options
+    accepts: ClassVar[PortType | None] = None
+    emits: ClassVar[Mapping[str, PortType]] = {}
+    stateful: ClassVar[bool] = False
+    """True: one replica only, and it sees the items in source order."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @classmethod
+    def ports(cls, config: Any) -> Ports:
+        """The ports under this configuration; override where options change them."""
+        return Ports(accepts=cls.accepts, emits=cls.emits)
+
+    @classmethod
+    def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:
+        """Mistakes that only a look at the machine shows, as (option, message): a file that is missing."""
+        return ()
+
+    def setup(self, context: StageContext) -> None:
+        """Load what is expensive, once per replica."""
+
+    def produce(self) -> Iterator[Output]:
+        """Sources only: yield every payload."""
+        raise NotImplementedError(f"{type(self).__name__} is not a source")
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Turn one item into none, one or many."""
+        raise NotImplementedError(f"{type(self).__name__} does not take items")
+
+    def finish(self) -> Iterator[Output]:
+        """Hand out what was held back; nothing comes after."""
+        return iter(())
+
+    def close(self) -> None:
+        """Let go of files and devices; must not raise, and may find `setup` half done."""
+
+
+def types_of(port: PortType) -> tuple[type, ...]:
+    """The classes of a port, one or several."""
+    return port.__args__ if isinstance(port, UnionType) else (port,)

@@ -1,0 +1,1 @@
+"""Where the engine and the codecs meet: one YAML name = one file = one class."""
