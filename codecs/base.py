@@ -50,6 +50,8 @@ class FitProgress:
     step: int
     psnr_db: float | None = None
     """Estimated from the training loss; the reported figure is measured on decoded frames."""
+    bits: float | None = None
+    """What the network would take at 8 bits per weight and order-0 coding: an estimate of the size to come."""
 
 
 Fitting = Generator[FitProgress, None, FittedNetwork]

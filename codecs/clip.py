@@ -133,6 +133,12 @@ class ImageBatch:
             if picture.span.source.kind != "image" or picture.span.frame_count != 1:
                 raise ValueError(f"{picture.span.label} is not a single picture; put it into a Clip instead")
 
+    @property
+    def label(self) -> str:
+        """The first picture's name, and how many more there are."""
+        more = f" +{len(self.pictures) - 1}" if len(self.pictures) > 1 else ""
+        return f"{self.pictures[0].span.label}{more}" if self.pictures else "no pictures"
+
     def __iter__(self) -> Iterator[Clip]:
         return iter(self.pictures)
 

@@ -104,11 +104,3 @@ class Bitstream:
         """Bytes of the stream and of the pixels that travel along."""
         return len(self.payload) + (self.target.nbytes if self.target else 0)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """One line of a result table: what was measured of one span."""
-
-    label: str
-    rows: Mapping[str, str | int | float | bool | None]
-    """Column name (unit in the name) to value."""

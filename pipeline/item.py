@@ -21,6 +21,8 @@ class Item:
     payload: Any
     attempt: int = 0
     """0 on the first try."""
+    seconds: float = 0.0
+    """Working time spent on this unit so far, over all stages."""
 
 
 def unit_key(lineage: str, identity: str) -> str:

@@ -6,7 +6,8 @@ item (or `produce()` once, for a source), then `finish()` once when no more item
 a failure, so `process` must be safe to repeat.
 
 `process`, `produce` and `finish` are generators: they yield payloads (or `Emit`s, to name a port or an
-identity), `Progress` while something takes long, and `Refused` for an input that has to be set aside.
+identity), `Progress` while something takes long, `Refused` for an input that has to be set aside, and `Row`
+and `Hint` for what the user reads at the end.
 """
 
 from __future__ import annotations
@@ -83,8 +84,24 @@ class Refused:
     reason: str
 
 
+@dataclass(frozen=True)
+class Row:
+    """One line of the run's result table."""
+
+    label: str
+    values: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    """Column name (with its unit) to value."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A command worth typing next."""
+
+    command: str
+
+
 Output = Any
-"""What a stage may yield: a payload, or `Emit`, `Progress`, `Refused`."""
+"""What a stage may yield: a payload, or `Emit`, `Progress`, `Refused`, `Row`, `Hint`."""
 
 
 class Stage:

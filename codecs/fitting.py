@@ -1,0 +1,298 @@
+"""The one training loop: fits a network to the frames of one clip, whatever the codec.
+
+Written for short fits. The frames live on the device once, as uint8; a batch is gathered and converted on the
+fly. Nothing is measured in a step and nothing waits for the device: the squared error is summed there and read
+once per window of steps, which is also where a diverged network is caught and put back.
+
+With a budget in steps, the same seed gives the same tensors on the same machine (CPU, equal thread count).
+The number of threads is the caller's business.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from framefold.codecs.base import FitProgress, FitSettings, Loss, Masks
+from framefold.codecs.clip import Frames
+
+WINDOW_STEPS = 50
+"""Steps between two looks at the error; rounded up to whole epochs, so that windows compare."""
+BLOW_UP = 4.0
+"""A window whose error is this many times the best window's (6 dB) counts as diverged."""
+MAX_RESTORES = 3
+FLOOR = 1e-3
+"""The learning rate never falls below this fraction of its peak."""
+SECONDS_BETWEEN_REPORTS = 1.0
+
+
+class FitDiverged(RuntimeError):
+    """The fit ran away again and again: the message says what was tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPlan:
+    """Everything that decides a fit: a codec's tuned values, overridden by what the user set."""
+
+    steps: int | None = None
+    """Optimiser steps; exactly one of `steps` and `seconds` is set."""
+    seconds: float | None = None
+    """Wall-clock time; the part of it that is used up drives the schedule."""
+    learning_rate: float
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
+    """Parameters whose name starts with the key learn this many times as fast."""
+    batch: int = 1
+    """Frames per step."""
+    lattice: int = 1
+    """n > 1: each step sees every n-th row and column, from a random offset, of `module(indices, rows, columns)`."""
+    loss: Loss = "l2"
+    warm_up: float = 0.03
+    """Fraction of the budget in which the rate rises linearly; a cosine brings it down over the whole budget."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float | None = None
+    """Gradients are scaled down to this norm."""
+    target_psnr_db: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.seconds is None):
+            raise ValueError(f"steps={self.steps}, seconds={self.seconds}: a fit needs exactly one of the two")
+        for name in ("steps", "seconds", "learning_rate", "batch", "lattice"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value}: a finite number above 0 is needed")
+
+    def overridden(self, settings: FitSettings) -> FitPlan:
+        """This plan with what `settings` leaves open kept; ValueError if both budgets are set."""
+        plan = replace(self, seed=settings.seed, device=settings.device, target_psnr_db=settings.target_psnr_db)
+        if settings.steps is not None or settings.seconds is not None:
+            plan = replace(plan, steps=settings.steps, seconds=settings.seconds)
+        if settings.loss is not None:
+            plan = replace(plan, loss=settings.loss)
+        if settings.learning_rate is not None:
+            plan = replace(plan, learning_rate=settings.learning_rate)
+        return plan
+
+
+def fit(
+    module: nn.Module, frames: Frames, plan: FitPlan, *, masks: Masks | None = None
+) -> Generator[FitProgress, None, None]:
+    """Fit `module` in place to `frames`, uint8 (T, 3, H, W), yielding about one progress a second and a last one.
+
+    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1. `masks` holds parameters at exactly zero where
+    False. ValueError for masks that do not fit, FitDiverged if the network cannot be kept finite.
+    """
+    run = _Run(module, frames, plan, masks or {})
+    reported = time.monotonic()
+    while (fraction := run.fraction()) < 1:
+        run.step(fraction)
+        if run.window_is_full() and run.close_window():
+            break
+        if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+            yield FitProgress(fraction=fraction, step=run.steps_done, psnr_db=run.psnr_db())
+            reported = time.monotonic()
+    run.finish()
+    yield FitProgress(fraction=1.0, step=run.steps_done, psnr_db=run.psnr_db())
+
+
+def schedule(fraction: float, warm_up: float) -> float:
+    """Learning rate at `fraction` (0..1) of the budget, relative to its peak."""
+    rise = min(1.0, fraction / warm_up) if warm_up > 0 else 1.0
+    return max(FLOOR, rise * (0.5 + 0.5 * math.cos(math.pi * fraction)))
+
+
+class _Run:
+    """One fit under way."""
+
+    def __init__(self, module: nn.Module, frames: Frames, plan: FitPlan, masks: Masks) -> None:
+        self.plan = plan
+        self.device = torch.device(plan.device)
+        self.module = module.to(self.device).train()
+        # A clip from shared memory is read-only, which torch cannot express: it gets its own copy.
+        self.frames = torch.from_numpy(np.array(frames)).to(self.device)
+        self.parameters = dict(self.module.named_parameters())
+        self.masks = [(self.parameters[name], mask) for name, mask in self._checked(masks)]
+        self.generator = torch.Generator().manual_seed(plan.seed)
+        self.batches: list[Tensor] = []
+        self.steps_done = 0
+        self.peak = 1.0
+        self.restores = 0
+        self.best = math.inf
+        self.error = torch.zeros((), device=self.device)
+        self.window_steps = 0
+        self.last_mse: float | None = None
+        epoch = -(-len(frames) // min(plan.batch, len(frames)))
+        self.window = -(-WINDOW_STEPS // epoch) * epoch
+        self.apply_masks()
+        self.keep()
+        self.optimizer = self._optimizer()
+        self.started = time.monotonic()
+
+    def _checked(self, masks: Masks) -> list[tuple[str, Tensor]]:
+        for name, mask in masks.items():
+            if name not in self.parameters or self.parameters[name].shape != mask.shape:
+                known = {key: tuple(value.shape) for key, value in self.parameters.items()}
+                raise ValueError(f"mask {name!r} of shape {mask.shape} fits no parameter; there are {known}")
+        return [(name, torch.from_numpy(mask.astype(np.float32)).to(self.device)) for name, mask in masks.items()]
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            factors = (factor for prefix, factor in self.plan.rate_factors.items() if name.startswith(prefix))
+            groups.setdefault(self.plan.learning_rate * next(factors, 1.0), []).append(parameter)
+        return torch.optim.Adam(
+            [{"params": group, "peak": rate, "lr": rate} for rate, group in groups.items()],
+            betas=self.plan.betas,
+            eps=1e-10,
+            fused=True,
+        )
+
+    def fraction(self) -> float:
+        """How much of the budget is used."""
+        if self.plan.steps is not None:
+            return self.steps_done / self.plan.steps
+        return (time.monotonic() - self.started) / (self.plan.seconds or 1.0)
+
+    def step(self, fraction: float) -> None:
+        """One batch through the network, one step of the optimiser."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.peak * schedule(fraction, self.plan.warm_up)
+        prediction, target = self._batch()
+        loss, mse = loss_and_error(prediction, target, self.plan.loss)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
+        if self.plan.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip_norm)
+        self.optimizer.step()
+        self.apply_masks()
+        self.error += mse
+        self.window_steps += 1
+        self.steps_done += 1
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """Prediction and target, float32 (B, 3, h, w), of the next frames in a shuffled epoch."""
+        if not self.batches:
+            order = torch.randperm(len(self.frames), generator=self.generator).to(self.device)
+            self.batches = list(order.split(self.plan.batch))
+        indices = self.batches.pop()
+        if self.plan.lattice == 1:
+            return self.module(indices), self.frames[indices].float().div_(255)
+        rows, columns = self._lattice()
+        target = self.frames[:, :, rows, columns][indices].float().div_(255)
+        return self.module(indices, rows, columns), target
+
+    def _lattice(self) -> tuple[slice, slice]:
+        stride = self.plan.lattice
+        top, left = torch.randint(stride, (2,), generator=self.generator).tolist()
+        return slice(top, None, stride), slice(left, None, stride)
+
+    def apply_masks(self) -> None:
+        """Put the weights outside the masks back to exactly zero."""
+        with torch.no_grad():
+            for parameter, mask in self.masks:
+                parameter *= mask
+
+    def window_is_full(self) -> bool:
+        """Whether it is time to look at the error."""
+        return self.window_steps >= self.window
+
+    def close_window(self) -> bool:
+        """Read the window's error; True if the target is reached. A diverged network is put back."""
+        mse = self.error.item() / self.window_steps
+        self.error.zero_()
+        self.window_steps = 0
+        if not self._healthy(mse):
+            self._restore(mse)
+            return False
+        self.best = min(self.best, mse)
+        self.last_mse = mse
+        self.keep()
+        return self.plan.target_psnr_db is not None and _decibels(mse) >= self.plan.target_psnr_db
+
+    def _healthy(self, mse: float) -> bool:
+        finite = all(bool(parameter.isfinite().all()) for parameter in self.parameters.values())
+        return finite and math.isfinite(mse) and mse <= BLOW_UP * self.best
+
+    def keep(self) -> None:
+        """Remember the parameters as good."""
+        self.good = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    def _restore(self, mse: float) -> None:
+        """Go back to the last good parameters with half the rate and an optimiser without memory."""
+        self.restores += 1
+        if self.restores > MAX_RESTORES:
+            raise FitDiverged(
+                f"the fit diverged {self.restores} times (mean squared error {mse:.3g} after {self.steps_done} steps), "
+                f"the last time at learning rate {self.plan.learning_rate * self.peak:.3g}; set a lower learning_rate"
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.good[name])
+        self.peak /= 2
+        self.optimizer = self._optimizer()
+
+    def finish(self) -> None:
+        """Look at what came after the last window, and leave the network ready to be evaluated."""
+        if self.window_steps:
+            self.close_window()
+        if self.last_mse is None:
+            raise FitDiverged(f"no window of the fit's {self.steps_done} steps was sound; set a lower learning_rate")
+        self.module.eval()
+
+    def psnr_db(self) -> float | None:
+        """PSNR of the mean squared error in the current window, or in the last one while it is young."""
+        if self.window_steps > self.window // 2 or (self.last_mse is None and self.window_steps):
+            mse = self.error.item() / self.window_steps
+            return _decibels(mse) if math.isfinite(mse) else None
+        return None if self.last_mse is None else _decibels(self.last_mse)
+
+
+def _decibels(mse: float) -> float:
+    return -10 * math.log10(max(mse, 1e-10))
+
+
+def loss_and_error(prediction: Tensor, target: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """(loss to minimise, mean squared error without gradient), both scalars; inputs (B, 3, H, W), 0..1.
+
+    `l1_ssim` is NeRV's 0.7 L1 + 0.3 (1 - SSIM) (section 3.2), with a 5x5 window, which costs less than 11x11.
+    """
+    if loss == "l2":
+        squared = functional.mse_loss(prediction, target)
+        return squared, squared.detach()
+    absolute = functional.l1_loss(prediction, target)
+    if loss == "l1_ssim":
+        absolute = 0.7 * absolute + 0.3 * (1 - ssim(prediction, target))
+    return absolute, functional.mse_loss(prediction.detach(), target)
+
+
+def ssim(x: Tensor, y: Tensor, window: int = 5, sigma: float = 1.0) -> Tensor:
+    """Mean structural similarity of (B, 3, H, W), 0..1, with a Gaussian window cut to the picture; scalar."""
+    size = min(window, *(side - 1 + side % 2 for side in x.shape[2:]))
+    weights = torch.exp(-((torch.arange(size, device=x.device) - size // 2) ** 2) / (2 * sigma**2))
+    kernel = torch.outer(weights, weights)[None, None] / weights.sum() ** 2
+
+    def blur(z: Tensor) -> Tensor:
+        return functional.conv2d(z.flatten(0, 1)[:, None], kernel)
+
+    mean_x, mean_y = blur(x), blur(y)
+    spread = blur(x * x) + blur(y * y) - mean_x**2 - mean_y**2
+    covariance = blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+    return (luminance * (2 * covariance + 9e-4) / (spread + 9e-4)).mean()
+
+
+def tensors_of(module: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters as they are stored: name -> float32 array of its own memory."""
+    return {
+        name: parameter.detach().cpu().numpy().astype(np.float32, copy=True)
+        for name, parameter in module.named_parameters()
+    }

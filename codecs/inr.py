@@ -1,0 +1,168 @@
+"""What all codecs have in common whose network is overfitted to the clip (implicit neural representations).
+
+A subclass says which sizes follow from a clip (`resolve`), what the network is (`build`) and how it learns best
+(`plan`). This class fits, fine-tunes, and turns stored tensors back into frames.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from framefold.codecs.base import Codec, CodecConfig, FitSettings, Fitting, Masks
+from framefold.codecs.clip import Clip, Frames, Span
+from framefold.codecs.fitting import FitPlan, fit, tensors_of
+from framefold.codecs.network import FittedNetwork, FloatTensor
+from framefold.codecs.sizing import MAX_ACTIVATION_BYTES, MAX_PARAMETERS, NetworkCost, network_cost
+
+MAX_CLIP_BYTES = 2**33
+"""Decoded frames of one span, held in memory at once."""
+DECODE_BYTES = 2**28
+"""Frames are decoded in batches whose activations stay near this size."""
+
+ConfigT = TypeVar("ConfigT", bound=CodecConfig)
+Shape = tuple[int, int, int, int]
+"""(T, 3, H, W)."""
+
+
+class NetworkCodec(Codec, Generic[ConfigT]):
+    """Base of the codecs that store a clip as the parameters of one network.
+
+    The network's `forward(indices)` maps LongTensor (B,), 0..T-1, to float32 (B, 3, H, W), about 0..1; `rows`
+    and `columns` (slices) may follow if `plan` asks for a lattice. All its state is in its parameters.
+    """
+
+    config: ConfigT
+
+    @abstractmethod
+    def resolve(self, config: ConfigT, span: Span) -> ConfigT:
+        """`config` with every size explicit; what is explicit already stays. ValueError if it cannot be."""
+
+    @abstractmethod
+    def build(self, config: ConfigT, shape: Shape) -> nn.Module:
+        """The untrained network of a resolved configuration, parameters drawn from torch's global generator."""
+
+    @abstractmethod
+    def plan(self, config: ConfigT, shape: Shape) -> FitPlan:
+        """How the network is fitted unless the user says otherwise."""
+
+    def fit(self, clip: Clip, settings: FitSettings) -> Fitting:
+        """Fit a network to the clip's frames; the same seed and steps give the same tensors."""
+        config = self.resolve(self.config, clip.span)
+        plan = self.plan(config, clip.span.shape).overridden(settings)
+        self._weigh(config, clip.span.shape)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(settings.seed)
+            module = self.build(config, clip.span.shape)
+        yield from fit(module, clip.frames, plan)
+        return self._network(clip, config, module)
+
+    def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
+        """Go on fitting `network` to its `target`; by default a tenth of a fit's steps at a third of its rate."""
+        if network.target is None:
+            raise ValueError(f"{network.span.label}: fine-tuning needs the pixels the network was fitted to")
+        config, module = self._load(network)
+        plan = self.plan(config, network.span.shape)
+        gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 3)
+        yield from fit(module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks)
+        return self._network(network.target, config, module)
+
+    def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
+        """The frames that the network draws, (T, 3, H, W) uint8; the same every time on one machine.
+
+        ValueError names what in the configuration or the tensors does not fit the codec.
+        """
+        config, module = self._load(network)
+        module = module.to(device).eval()
+        cost = self._weigh(config, network.span.shape)
+        frames: Frames = np.empty(network.span.shape, np.uint8)
+        for indices in _batches(len(frames), DECODE_BYTES // max(1, cost.activation_bytes)):
+            frames[indices.numpy()] = _draw(module, indices.to(device))
+        return Clip(span=network.span, frames=frames)
+
+    def _network(self, clip: Clip, config: ConfigT, module: nn.Module) -> FittedNetwork:
+        return FittedNetwork(
+            span=clip.span,
+            codec=self.name,
+            config=config.model_dump(mode="json"),
+            tensors=tensors_of(module),
+            target=clip,
+        )
+
+    def _load(self, network: FittedNetwork) -> tuple[ConfigT, nn.Module]:
+        """The network's own configuration (not this codec's) and its module with the tensors in place."""
+        if network.codec != self.name:
+            raise ValueError(f"{network.span.label}: a network of codec {network.codec!r} given to {self.name!r}")
+        config = self._explicit(network)
+        self._weigh(config, network.span.shape)
+        with torch.random.fork_rng(devices=()):
+            module = self.build(config, network.span.shape)
+        _load_tensors(module, network.tensors)
+        return config, module
+
+    def _explicit(self, network: FittedNetwork) -> ConfigT:
+        config = cast(ConfigT, self.Config.model_validate(dict(network.config)))
+        absent = sorted(set(type(config).model_fields) - set(network.config))
+        if absent or self.resolve(config, network.span) != config:
+            raise ValueError(
+                f"{network.span.label}: the stored options of codec {self.name!r} leave sizes open "
+                f"({', '.join(absent) or 'some are null or do not fit the frame'}); a stored network states all of them"
+            )
+        return config
+
+    def _weigh(self, config: ConfigT, shape: Shape) -> NetworkCost:
+        """What the network costs; ValueError if that is beyond the limits, before anything is allocated."""
+        frames, channels, height, width = shape
+        cost = network_cost(lambda: self.build(config, shape))
+        for what, value, limit in (
+            ("parameters", cost.parameters, MAX_PARAMETERS),
+            ("bytes of activations per frame", cost.activation_bytes, MAX_ACTIVATION_BYTES),
+            ("bytes of frames in one span", frames * channels * height * width, MAX_CLIP_BYTES),
+        ):
+            if value > limit:
+                raise ValueError(
+                    f"{self.name} at {width}x{height}, {frames} frames: {value} {what}, at most {limit} are allowed; "
+                    "take a smaller size or shorter clips"
+                )
+        return cost
+
+
+def _batches(frames: int, size: int) -> Iterator[Tensor]:
+    """0 ... frames - 1 in order, at most `size` (at least 1) at a time."""
+    yield from torch.arange(frames).split(max(1, min(size, frames)))
+
+
+def _draw(module: nn.Module, indices: Tensor) -> Frames:
+    """The frames of `indices`, uint8 (B, 3, H, W), without the shortcuts of precision that a GPU offers."""
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        pixels: Tensor = module(indices).float().mul(255).round_().clamp_(0, 255)
+        drawn: Frames = pixels.to(torch.uint8).cpu().numpy()
+        return drawn
+
+
+def _load_tensors(module: nn.Module, tensors: Mapping[str, FloatTensor]) -> None:
+    """Copy the tensors into the module; ValueError names the first that is missing, unknown or does not fit."""
+    parameters = dict(module.named_parameters())
+    if missing := sorted(parameters.keys() - tensors.keys()):
+        raise ValueError(f"the network lacks the tensors {missing}")
+    if unknown := sorted(tensors.keys() - parameters.keys()):
+        raise ValueError(f"the network has tensors {unknown} that the codec does not know: {sorted(parameters)}")
+    for name, parameter in parameters.items():
+        _load_tensor(name, parameter, tensors[name])
+
+
+def _load_tensor(name: str, parameter: nn.Parameter, stored: Any) -> None:
+    value = np.asarray(stored)
+    if value.shape != tuple(parameter.shape) or value.dtype != np.float32:
+        expected = tuple(parameter.shape)
+        raise ValueError(f"tensor {name!r} is {value.dtype} {value.shape}, the codec needs float32 {expected}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"tensor {name!r} has values that are not finite")
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(np.array(value)))

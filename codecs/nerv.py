@@ -1,0 +1,144 @@
+"""NeRV: a clip as one convolutional network of the frame's number.
+
+Chen, He, Wang, Ren, Lim, Shrivastava: NeRV: Neural Representations for Videos (NeurIPS 2021), section 3 and
+appendix A.1. See `Nerv` for the network and for what differs from the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from framefold.codecs.base import CodecConfig
+from framefold.codecs.blocks import UpBlock, positional_encoding
+from framefold.codecs.clip import Span
+from framefold.codecs.fitting import FitPlan
+from framefold.codecs.inr import NetworkCodec, Shape
+from framefold.codecs.sizing import base_grid, frame_strides, network_parameters, width_for
+
+PARAMETERS_PER_PIXEL = {"S": 0.026, "M": 0.052, "L": 0.103}
+"""The paper's 3.2, 6.3 and 12.5 M parameters on 132 frames of 1280x720."""
+SHORT_SIDE = 9
+"""Height of the paper's base grid, 9x16."""
+STEM_PER_WIDTH = 512 / 26
+FLOOR_PER_WIDTH = 96 / 26
+"""Stem and lower width of the paper's smallest network, in units of its `width` 26."""
+
+_Channels = Annotated[int, Field(ge=1, le=2048)]
+_Stride = Annotated[int, Field(ge=1, le=8)]
+
+
+class NervConfig(CodecConfig):
+    """Options of `nerv`. What is None follows from the frame size; a stored network states all of it."""
+
+    size: Literal["S", "M", "L"] = Field(
+        "S", description="parameters per pixel of the clip: S 0.026, M 0.052, L 0.103, as in the paper on 720p"
+    )
+    width: _Channels | None = Field(None, description="channels of the base grid; overrides `size`")
+    stem_width: _Channels | None = Field(None, description="hidden features of the stem; by default about 20 widths")
+    block_widths: Annotated[tuple[_Channels, ...], Field(min_length=1, max_length=14)] | None = Field(
+        None, description="channels after each block; by default `width`, then halved, never below 3.7 widths, at most 96"
+    )
+    strides: Annotated[tuple[_Stride, ...], Field(min_length=1, max_length=14)] | None = Field(
+        None, description="up-sampling factor of each block; by default from a base grid about 9 high"
+    )
+    encoding_base: float = Field(1.25, gt=1, le=2, description="b of the positional encoding")
+    encoding_levels: int = Field(80, ge=1, le=80, description="l of the positional encoding")
+
+
+class NervNetwork(nn.Module):
+    """The network of `Nerv`; every size comes from a resolved configuration."""
+
+    def __init__(self, config: NervConfig, shape: Shape) -> None:
+        super().__init__()
+        frames, _, self.height, self.width = shape
+        width, stem_width, strides, block_widths = _sizes(config)
+        self.grid = (width, *base_grid(self.height, self.width, strides))
+        encoding = positional_encoding(frames, config.encoding_base, config.encoding_levels)
+        self.register_buffer("encoding", encoding, persistent=False)
+        self.stem = nn.Sequential(
+            nn.Linear(encoding.shape[1], stem_width), nn.GELU(), nn.Linear(stem_width, math.prod(self.grid)), nn.GELU()
+        )
+        inputs = (width, *block_widths)
+        self.blocks = nn.Sequential(
+            *(UpBlock(*sizes, 3, nn.GELU()) for sizes in zip(inputs, block_widths, strides, strict=False))
+        )
+        self.head = nn.Conv2d(block_widths[-1], 3, 1)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """LongTensor (B,) -> (B, 3, H, W), 0..1."""
+        grid = self.stem(self.get_buffer("encoding")[indices]).unflatten(1, self.grid)
+        picture: Tensor = self.head(self.blocks(grid)).sigmoid()
+        return picture[:, :, : self.height, : self.width]
+
+
+class Nerv(NetworkCodec[NervConfig]):
+    """NeRV: frame number -> positional encoding -> MLP -> up-sampling blocks -> frame.
+
+    ```
+    indices (B,)
+      | encoding      sin, cos of b^k pi t, t = i / T, k = 0 ... l-1        (B, 2 l)
+      | stem          Linear, GELU, Linear, GELU                            (B, width * h * w)
+    grid                                                                    (B, width, h, w)
+      | blocks[i]     conv 3x3, pixel shuffle strides[i], GELU              (B, block_widths[i], h', w')
+      |   ...                                                               (B, block_widths[-1], h P, w P)
+      | head          conv 1x1, sigmoid, crop                               (B, 3, H, W)
+    ```
+    P is the product of the strides, h = ceil(H / P), w = ceil(W / P).
+
+    Differences from the paper. Any frame size: the strides follow from it (`sizing.frame_strides`) and the
+    result is cropped, where the paper knows 720p and 1080p. `stem_width` and the lower bound of `block_widths`
+    shrink with `width` (the paper keeps 512 and 96, more parameters than a short small clip can pay).
+    Sigmoid where the authors' program has (tanh + 1) / 2, which is the same function at twice the slope. Fitted with
+    L2, a higher rate and Adam's beta2 0.95, which reach in short fits what the paper's settings do not.
+    """
+
+    name: ClassVar[str] = "nerv"
+    Config = NervConfig
+
+    def resolve(self, config: NervConfig, span: Span) -> NervConfig:
+        """Strides from the frame size, then the width whose parameter count is nearest to the size's."""
+        _, _, height, width = span.shape
+        strides = config.strides or frame_strides(height, width, SHORT_SIDE)
+        config = config.model_copy(update={"strides": strides})
+        if config.width is None:
+            target = PARAMETERS_PER_PIXEL[config.size] * span.frame_count * height * width
+            best = width_for(target, lambda n: self._count(_widened(config, n), span.shape), smallest=2, largest=256)
+            return _widened(config, best)
+        return _widened(config, config.width)
+
+    def build(self, config: NervConfig, shape: Shape) -> nn.Module:
+        """The network, untrained."""
+        return NervNetwork(config, shape)
+
+    def plan(self, config: NervConfig, shape: Shape) -> FitPlan:
+        """150 epochs of single frames."""
+        return FitPlan(steps=150 * shape[0], learning_rate=3e-3, betas=(0.9, 0.95), clip_norm=1.0)
+
+    def _count(self, config: NervConfig, shape: Shape) -> int:
+        return network_parameters(lambda: self.build(config, shape))
+
+
+def _widened(config: NervConfig, width: int) -> NervConfig:
+    """The configuration with everything that follows from `width` filled in."""
+    floor = max(1, min(96, round(FLOOR_PER_WIDTH * width)))
+    halved = (width, *(max(floor, width >> i) for i in range(1, len(config.strides or ()))))
+    return config.model_copy(
+        update={
+            "width": width,
+            "stem_width": config.stem_width or max(1, min(512, round(STEM_PER_WIDTH * width))),
+            "block_widths": config.block_widths or halved,
+        }
+    )
+
+
+def _sizes(config: NervConfig) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
+    """Width, stem width, strides and block widths of a resolved configuration; ValueError if they do not go together."""
+    if config.width is None or config.stem_width is None or config.strides is None or config.block_widths is None:
+        raise ValueError(f"nerv: sizes are still open in {config!r}; resolve the configuration first")
+    if len(config.strides) != len(config.block_widths):
+        raise ValueError(f"nerv: {len(config.strides)} strides, {len(config.block_widths)} block_widths: one for each block")
+    return config.width, config.stem_width, config.strides, config.block_widths

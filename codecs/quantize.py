@@ -1,0 +1,103 @@
+"""Uniform quantization: float32 parameters to integers of 2 to 8 bits and their steps.
+
+Symmetric and mid-tread: the value of symbol s is s * step, so zero stays zero and what was pruned stays pruned.
+`bits` allows the symbols -(2**(bits - 1) - 1) .. 2**(bits - 1) - 1. The step is searched on the grid of `steps`
+for the least squared error: from the one that covers the largest magnitude downwards, which clamps a few
+outliers and serves the many better.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold.codecs.network import FittedNetwork, FloatTensor, QuantizedTensor, SymbolTensors
+from framefold.codecs.steps import MIN_EXPONENT, Exponents, covering_exponents, step_values
+
+Granularity = Literal["tensor", "channel"]
+
+MIN_BITS, MAX_BITS = 2, 8
+VECTOR_BITS = 8
+"""Vectors and scalars (biases, gains) get at least this many bits."""
+MIN_CHANNEL_SIZE = 16
+"""Channels with fewer weights share the tensor's step: theirs would cost more than they save."""
+
+_SEARCHED = 24  # grid points, three octaves: at 2 bits the best step is a quarter of the largest magnitude
+_LARGEST = float(np.finfo(np.float32).max)
+
+Rows = npt.NDArray[np.float64]
+
+
+def quantize(network: FittedNetwork, *, bits: int, granularity: Granularity) -> SymbolTensors:
+    """Integers and steps for every tensor of the network.
+
+    `granularity` "channel" gives each index of axis 0 of a weight its own step; vectors always have one.
+    ValueError for other bits, another granularity, and for a tensor with NaN or infinity, by name.
+    """
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"bits is {bits}, allowed is {MIN_BITS} .. {MAX_BITS}")
+    if granularity not in ("tensor", "channel"):
+        raise ValueError(f"granularity is {granularity!r}, allowed is 'tensor' or 'channel'")
+    for name, tensor in network.tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(
+                f"tensor {name!r} holds NaN or infinity: the fit diverged; lower its learning rate"
+            )
+    return SymbolTensors(
+        span=network.span,
+        codec=network.codec,
+        config=network.config,
+        tensors={name: _quantize(tensor, bits, granularity) for name, tensor in network.tensors.items()},
+        target=network.target,
+    )
+
+
+def _quantize(tensor: FloatTensor, bits: int, granularity: Granularity) -> QuantizedTensor:
+    allowed_bits = bits if tensor.ndim >= 2 else max(bits, VECTOR_BITS)
+    rows = tensor.astype(np.float64).reshape(_row_count(tensor, granularity), -1)
+    largest_symbol = 2 ** (allowed_bits - 1) - 1
+    steps = step_values(best_exponents(rows, largest_symbol))
+    symbols = _round(rows, steps, largest_symbol).astype(np.int32)
+    return QuantizedTensor(symbols=symbols.reshape(tensor.shape), steps=steps)
+
+
+def _row_count(tensor: FloatTensor, granularity: Granularity) -> int:
+    """How many steps the tensor gets: one, or one for each index of axis 0."""
+    by_channel = granularity == "channel" and tensor.ndim >= 2 and tensor.size
+    if by_channel and tensor.size // tensor.shape[0] >= MIN_CHANNEL_SIZE:
+        return tensor.shape[0]
+    return 1
+
+
+def best_exponents(rows: Rows, largest_symbol: int) -> Exponents:
+    """Per row of (rows, n) the step exponent of least squared error; int32 (rows,)."""
+    peaks = np.abs(rows).max(axis=1, initial=0.0)
+    covering = covering_exponents(np.where(peaks > 0, peaks, 1.0) / largest_symbol)
+    # Near the end of float32 a covering step can be too large for its largest symbol.
+    covering -= step_values(covering).astype(np.float64) * largest_symbol > _LARGEST
+    best, least = covering, _squared_errors(rows, covering, largest_symbol)
+    for lower in range(1, _SEARCHED):
+        exponents = np.maximum(covering - lower, MIN_EXPONENT)
+        errors = _squared_errors(rows, exponents, largest_symbol)
+        best = np.where(errors < least, exponents, best)
+        least = np.minimum(errors, least)
+    return _without_empty(best, peaks)
+
+
+def _without_empty(exponents: Exponents, peaks: npt.NDArray[np.float64]) -> Exponents:
+    """Rows of zeros take the step of the first other row (or 1.0): any would do, an equal one is cheapest."""
+    filled = exponents[peaks > 0]
+    return np.where(peaks > 0, exponents, filled[0] if filled.size else 0).astype(np.int32)
+
+
+def _squared_errors(rows: Rows, exponents: Exponents, largest_symbol: int) -> npt.NDArray[np.float64]:
+    steps = step_values(exponents)
+    errors = rows - _round(rows, steps, largest_symbol) * steps[:, None]
+    return np.einsum("ij,ij->i", errors, errors)
+
+
+def _round(rows: Rows, steps: FloatTensor, largest_symbol: int) -> Rows:
+    """The nearest allowed symbols, still as float64."""
+    return np.clip(np.rint(rows / steps[:, None]), -largest_symbol, largest_symbol)

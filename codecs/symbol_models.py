@@ -1,0 +1,200 @@
+"""The ways to describe how often each symbol occurs in a tensor, and their parameters as bits.
+
+Each model is a few numbers in the stream and an integer `Table` made from them. Symbols that the table lacks
+are *escaped*: the table's last weight stands for "another one", and the symbol follows in the model section.
+
+| kind | model       | parameters (EGk: Exp-Golomb of order k, s: signed)                                           |
+|------|-------------|------------------------------------------------------------------------------------------------|
+| 0    | `Uniform`   | lowest EG4s, symbols - 1 EG3                                                                     |
+| 1, 2 | `Curve`     | scale 7 bits, plain 1 bit; unless plain: centre EG2s, hole EG1, spike 6 bits                     |
+| 3    | `Histogram` | lowest EG6s, symbols - 1 EG6, resolution 2 bits, order 2 bits, first level EG4, level changes EGs |
+
+`Uniform` of one symbol is a constant and costs no payload. A curve's *hole* says that the symbols 1 .. hole on
+both sides of zero do not occur, its *spike* that zero is more frequent than the curve: both are the mark of
+pruning. A histogram's levels are steps of -log2 p, from symbol to symbol, the escape last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Protocol
+
+import numpy as np
+
+from framefold.codecs.probability_tables import (
+    LEVEL_WEIGHTS,
+    LOWEST_LEVEL,
+    SCALE_COUNT,
+    TAIL_LEVEL,
+    Family,
+    Weights,
+    curve_levels,
+)
+from framefold.codecs.varbits import BitReader, BitstreamError, BitWriter
+
+MAX_SYMBOL = 2**15 - 1
+"""Symbols are -MAX_SYMBOL .. MAX_SYMBOL."""
+SPIKES = 64
+"""A spike of s puts s/64 of all probability on zero, besides what the curve gives it."""
+RESOLUTIONS = (8, 4, 2, 1)
+"""Steps of a histogram's levels, in 1/16 octave."""
+
+_FAMILIES: tuple[Family, Family] = ("laplace", "gaussian")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Integer weights of consecutive symbols."""
+
+    lowest: int
+    """The symbol of the first weight."""
+    weights: Weights
+    """int64 >= 0, not all zero; with `escapes`, one more than there are symbols."""
+    escapes: bool
+
+    @property
+    def symbol_count(self) -> int:
+        """How many symbols the table names."""
+        return self.weights.size - self.escapes
+
+
+class Model(Protocol):
+    """What the coder needs to know of a model."""
+
+    def write(self, bits: BitWriter) -> None:
+        """Write the kind and the parameters."""
+
+    def table(self) -> Table:
+        """The weights that encoder and decoder share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """Every symbol from `lowest` on is equally likely."""
+
+    lowest: int
+    symbol_count: int
+
+    def write(self, bits: BitWriter) -> None:
+        """Write the kind and the parameters."""
+        bits.unsigned(0, width=2)
+        bits.signed(self.lowest, order=4)
+        bits.exp_golomb(self.symbol_count - 1, order=3)
+
+    def table(self) -> Table:
+        """The weights that encoder and decoder share."""
+        return Table(lowest=self.lowest, weights=np.ones(self.symbol_count, dtype=np.int64), escapes=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A discretised Laplace or Gaussian curve, perhaps with a hole and a spike around zero."""
+
+    family: Family
+    scale: int
+    """Index of the half-life, 0 .. 127; see `probability_tables`."""
+    centre: int = 0
+    hole: int = 0
+    spike: int = 0
+
+    def write(self, bits: BitWriter) -> None:
+        """Write the kind and the parameters."""
+        bits.unsigned(1 + _FAMILIES.index(self.family), width=2)
+        bits.unsigned(self.scale, width=7)
+        plain = not (self.centre or self.hole or self.spike)
+        bits.unsigned(plain, width=1)
+        if not plain:
+            bits.signed(self.centre, order=2)
+            bits.exp_golomb(self.hole, order=1)
+            bits.unsigned(self.spike, width=6)
+
+    def table(self) -> Table:
+        """The weights that encoder and decoder share."""
+        half = LEVEL_WEIGHTS[curve_levels(self.family, self.scale, MAX_SYMBOL)]
+        whole = np.concatenate([half[:0:-1], half])
+        first = self.centre - half.size + 1
+        lowest, highest = max(first, -MAX_SYMBOL), min(self.centre + half.size - 1, MAX_SYMBOL)
+        weights = np.append(whole[lowest - first : highest - first + 1], LEVEL_WEIGHTS[TAIL_LEVEL])
+        if lowest <= 0 <= highest:
+            self._shape_zero(weights, -lowest)
+        return Table(lowest=lowest, weights=weights, escapes=True)
+
+    def _shape_zero(self, weights: Weights, zero: int) -> None:
+        """Cut the hole, then raise the spike, around the index of symbol zero; the escape stays."""
+        weights[max(zero - self.hole, 0) : zero] = 0
+        weights[zero + 1 : min(zero + self.hole + 1, weights.size - 1)] = 0
+        weights[zero] += int(weights.sum()) * self.spike // (SPIKES - self.spike)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """A free table: one level per symbol, and one for the escape."""
+
+    lowest: int
+    resolution: int
+    """Index into RESOLUTIONS."""
+    order: int
+    """Of the Exp-Golomb codes of the level changes, 0 .. 3."""
+    steps: tuple[int, ...]
+    """Levels in units of the resolution; at least two, the last one is the escape's."""
+
+    def write(self, bits: BitWriter) -> None:
+        """Write the kind and the parameters."""
+        bits.unsigned(3, width=2)
+        bits.signed(self.lowest, order=6)
+        bits.exp_golomb(len(self.steps) - 2, order=6)
+        bits.unsigned(self.resolution, width=2)
+        bits.unsigned(self.order, width=2)
+        bits.exp_golomb(self.steps[0], order=4)
+        for before, after in pairwise(self.steps):
+            bits.signed(after - before, order=self.order)
+
+    def table(self) -> Table:
+        """The weights that encoder and decoder share."""
+        levels = np.array(self.steps, dtype=np.int64) * RESOLUTIONS[self.resolution]
+        return Table(lowest=self.lowest, weights=LEVEL_WEIGHTS[levels], escapes=True)
+
+
+def read_model(bits: BitReader) -> Model:
+    """The next model of the stream, every parameter checked; BitstreamError names the one that is wrong."""
+    kind = bits.unsigned(width=2)
+    if kind == 0:
+        return _read_uniform(bits)
+    return _read_histogram(bits) if kind == 3 else _read_curve(bits, _FAMILIES[kind - 1])
+
+
+def _read_uniform(bits: BitReader) -> Uniform:
+    lowest, symbol_count = bits.signed(order=4), bits.exp_golomb(order=3) + 1
+    _check_range(lowest, symbol_count)
+    return Uniform(lowest=lowest, symbol_count=symbol_count)
+
+
+def _read_curve(bits: BitReader, family: Family) -> Curve:
+    scale = bits.unsigned(width=(SCALE_COUNT - 1).bit_length())
+    if bits.unsigned(width=1):
+        return Curve(family=family, scale=scale)
+    centre, hole = bits.signed(order=2), bits.exp_golomb(order=1)
+    if abs(centre) > MAX_SYMBOL or hole > MAX_SYMBOL:
+        raise BitstreamError(f"a curve's centre {centre} or hole {hole} is beyond {MAX_SYMBOL}")
+    return Curve(family=family, scale=scale, centre=centre, hole=hole, spike=bits.unsigned(width=6))
+
+
+def _read_histogram(bits: BitReader) -> Histogram:
+    lowest, symbol_count = bits.signed(order=6), bits.exp_golomb(order=6) + 1
+    _check_range(lowest, symbol_count)
+    if symbol_count > bits.bits_left:
+        raise BitstreamError(f"a histogram claims {symbol_count} symbols, {bits.bits_left} bits are left")
+    resolution, order = bits.unsigned(width=2), bits.unsigned(width=2)
+    first = bits.exp_golomb(order=4)
+    steps = tuple(accumulate((bits.signed(order=order) for _ in range(symbol_count)), initial=first))
+    if min(steps) < 0 or max(steps) * RESOLUTIONS[resolution] > LOWEST_LEVEL:
+        raise BitstreamError(f"a histogram's level is outside 0 .. {LOWEST_LEVEL}")
+    return Histogram(lowest=lowest, resolution=resolution, order=order, steps=steps)
+
+
+def _check_range(lowest: int, symbol_count: int) -> None:
+    if lowest < -MAX_SYMBOL or lowest + symbol_count - 1 > MAX_SYMBOL:
+        raise BitstreamError(
+            f"a table of {symbol_count} symbols from {lowest} on is outside -{MAX_SYMBOL} .. {MAX_SYMBOL}"
+        )

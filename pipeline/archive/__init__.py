@@ -1,0 +1,22 @@
+"""The container: bytes in, bytes out. It knows no codec and no engine; docs/archive-format.md specifies it."""
+
+from framefold.pipeline.archive.contents import CodecEntry, SourceEntry, UnitEntry, UnitRecord
+from framefold.pipeline.archive.describe import describe
+from framefold.pipeline.archive.errors import ArchiveError, Code
+from framefold.pipeline.archive.reader import ArchiveReader
+from framefold.pipeline.archive.verify import Finding, verify
+from framefold.pipeline.archive.writer import ArchiveWriter
+
+__all__ = [
+    "ArchiveError",
+    "ArchiveReader",
+    "ArchiveWriter",
+    "Code",
+    "CodecEntry",
+    "Finding",
+    "SourceEntry",
+    "UnitEntry",
+    "UnitRecord",
+    "describe",
+    "verify",
+]

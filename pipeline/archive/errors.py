@@ -1,0 +1,117 @@
+"""What can be wrong with an archive: numbered, because scripts and archivists' records refer to the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+from framefold.pipeline.errors import FramefoldError
+
+
+class Code(StrEnum):
+    """A number is a promise: it never changes its meaning and is never used again."""
+
+    CANNOT_OPEN = "F001"
+    NOT_AN_ARCHIVE = "F002"
+    UNSUPPORTED = "F003"
+    FILE_HEADER = "F004"
+    FOOTER = "F005"
+    INDEX = "F006"
+    LAYOUT = "F007"
+    CHUNK_HEADER = "F008"
+    DISAGREES = "F009"
+    PAYLOAD = "F010"
+    DIGEST = "F011"
+    PADDING = "F012"
+    UNKNOWN_CRITICAL = "F013"
+    LIMIT = "F014"
+    JSON = "F015"
+    RECORD = "F016"
+    NO_SUCH = "F017"
+    IO = "F018"
+    MISUSE = "F019"
+    FOREIGN_BYTES = "F020"
+    CUT = "F021"
+
+
+_COPY = "fetch the file again or restore it from another copy"
+_STRANGE = "no writer of framefold makes such a file: do not trust it, ask where it came from"
+REMEDY = {
+    Code.CANNOT_OPEN: "check the path and the permissions",
+    Code.NOT_AN_ARCHIVE: "give a file that `pipeline run` wrote; if it is one, " + _COPY,
+    Code.UNSUPPORTED: "read it with a newer framefold",
+    Code.FILE_HEADER: "the chunks may be whole: see the other findings of `pipeline verify`; " + _COPY,
+    Code.FOOTER: "the file was cut, or its writing never finished; " + _COPY,
+    Code.INDEX: "the chunks may be whole: see the other findings of `pipeline verify`; " + _COPY,
+    Code.LAYOUT: _STRANGE,
+    Code.CHUNK_HEADER: _COPY,
+    Code.DISAGREES: _COPY,
+    Code.PAYLOAD: _COPY,
+    Code.DIGEST: _COPY,
+    Code.PADDING: _COPY,
+    Code.UNKNOWN_CRITICAL: "read it with a newer framefold",
+    Code.LIMIT: "nothing was read beyond the limit; " + _STRANGE,
+    Code.JSON: "use JSON objects without repeated keys, NaN, infinities or integers above 2^53 - 1",
+    Code.RECORD: "give a value that is allowed; if it was read from a file, " + _STRANGE,
+    Code.NO_SUCH: "`pipeline info` lists what the archive holds",
+    Code.IO: "free space or repair the medium, then try again; an archive already there is untouched",
+    Code.MISUSE: "open a new one",
+    Code.FOREIGN_BYTES: _COPY,
+    Code.CUT: _COPY,
+}
+
+
+class ArchiveError(FramefoldError):
+    """An archive, or a part of one, cannot be read or written as asked."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        archive: str | None = None,
+        chunk: str | None = None,
+        offset: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.archive = archive
+        self.chunk = chunk
+        """Id of the chunk concerned, if one is."""
+        self.offset = offset
+        """Byte offset in the file at which the thing concerned begins."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do next."""
+        return REMEDY[self.code]
+
+    def __str__(self) -> str:
+        place = " ".join(
+            part
+            for part in (
+                self.archive or "",
+                f"chunk {self.chunk}" if self.chunk else "",
+                f"at byte {self.offset}" if self.offset is not None else "",
+            )
+            if part
+        )
+        return f"{self.code} {place + ': ' if place else ''}{self.message}; {self.remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.code, self.message), dict(self.__dict__))
+
+
+@contextmanager
+def located(*, archive: str | None = None, chunk: str | None = None, offset: int | None = None) -> Iterator[None]:
+    """Let an `ArchiveError` from inside say where it happened; what it knows already stays."""
+    try:
+        yield
+    except ArchiveError as error:
+        error.archive = archive if error.archive is None else error.archive
+        error.chunk = chunk if error.chunk is None else error.chunk
+        error.offset = offset if error.offset is None else error.offset
+        raise

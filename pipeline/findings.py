@@ -1,0 +1,72 @@
+"""What a check found, and the sentences it is told in: got, allowed, the nearest name, the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KeyPath = tuple[str | int, ...]
+"""Keys and indices from the top of a document down to one value."""
+
+SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One mistake, not yet tied to a line of a file."""
+
+    path: KeyPath
+    message: str
+    at_key: bool = False
+    """Point at the key rather than at its value: the key itself is wrong."""
+
+    def under(self, *parent: str | int) -> Finding:
+        """The same finding, its path seen from further up."""
+        return Finding((*parent, *self.path), self.message, self.at_key)
+
+
+def dotted(path: KeyPath) -> str:
+    """`stages.fitted.inputs.0`: the same spelling that `--set` understands."""
+    return ".".join(map(str, path))
+
+
+def shown(value: Any) -> str:
+    """A value as it would stand in YAML, cut short; containers are only named."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def listed(names: Collection[str], *, last: str = "and") -> str:
+    """`a, b and c`, or `none`."""
+    *first, final = list(names) or ["none"]
+    return f"{', '.join(first)} {last} {final}" if first else final
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that was probably meant."""
+    by_folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    return by_folded[close[0]] if close else None
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """`, did you mean 'x'?` or nothing."""
+    guess = nearest(name, known)
+    return f", did you mean {guess!r}?" if guess is not None else ""
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """`unknown stage 'segmnt', did you mean 'segment'? Known: …`."""
+    guess = did_you_mean(name, known)
+    return f"unknown {kind} {shown(name)}{guess or ';'} known: {listed(sorted(known))}"

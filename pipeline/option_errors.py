@@ -1,0 +1,169 @@
+"""pydantic's complaints as findings: the path in the file, what was expected, what stands there, the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from framefold.pipeline.findings import Finding, KeyPath, did_you_mean, listed, shown
+from framefold.pipeline.yaml_scalars import BadScalarError, typed
+
+KnownNames = Callable[[KeyPath], Sequence[str]]
+"""The option names that are allowed in the mapping at a path."""
+
+_EXPECTED: Mapping[str, str] = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "text",
+    "path_type": "a path",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "none_required": "nothing (null)",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dataclass_type": "a mapping",
+}
+_NUMBERS = ("a whole number", "a number")
+
+
+def findings(error: ValidationError, data: Any, known: KnownNames) -> list[Finding]:
+    """One finding per value that was refused in `data`; the alternatives of a union are told in one sentence."""
+    messages: defaultdict[KeyPath, list[str]] = defaultdict(list)
+    kinds: defaultdict[KeyPath, set[str]] = defaultdict(set)
+    for detail in error.errors(include_url=False, include_context=True):
+        path = _path_in(data, detail["loc"])
+        message = _message(detail, path, known)
+        if message not in messages[path]:
+            messages[path].append(message)
+        kinds[path].add(detail["type"])
+    return [
+        Finding(path, " or ".join(found), at_key="extra_forbidden" in kinds[path])
+        for path, found in messages.items()
+        if not _explained_below(path, kinds)
+    ]
+
+
+def known_names(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """The option names of the mapping at `path` below `model`; empty where anything goes, or nothing is known."""
+    schema = json_schema(model)
+    parts = list(_resolved(schema, schema))
+    for step in path:
+        parts = [found for part in parts for child in _children(part, step) for found in _resolved(child, schema)]
+    return list(dict.fromkeys(name for part in parts for name in part.get("properties", {})))
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's JSON schema; empty if one of its fields has none."""
+    try:
+        return model.model_json_schema()
+    except PydanticInvalidForJsonSchema:
+        return {}
+
+
+def _path_in(data: Any, loc: Sequence[str | int]) -> KeyPath:
+    """`loc` without pydantic's names for the alternatives of a union, which do not stand in the data."""
+    path: list[str | int] = []
+    for position, step in enumerate(loc):
+        if _holds(data, step):
+            path.append(step)
+            data = data[step]
+        elif isinstance(data, Mapping) and position == len(loc) - 1:
+            path.append(step)
+    return tuple(path)
+
+
+def _holds(data: Any, step: str | int) -> bool:
+    if isinstance(data, Mapping):
+        return step in data
+    return isinstance(data, list) and isinstance(step, int) and step < len(data)
+
+
+def _explained_below(path: KeyPath, kinds: Mapping[KeyPath, set[str]]) -> bool:
+    """A type mismatch of a union's other alternative is noise where one alternative was taken seriously."""
+    deeper = any(len(other) > len(path) and other[: len(path)] == path for other in kinds)
+    return deeper and kinds[path] <= _EXPECTED.keys()
+
+
+def _message(detail: Any, path: KeyPath, known: KnownNames) -> str:
+    value, context = detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return "is missing, and has no default"
+        case "extra_forbidden":
+            return _unknown_option(path, known(path[:-1]))
+        case "literal_error" | "enum":
+            return _not_one_of(value, str(context["expected"]))
+        case "value_error" | "assertion_error":
+            return str(context["error"])
+        case kind if kind in _EXPECTED:
+            return _mismatch(value, _EXPECTED[kind])
+    message = str(detail["msg"]).replace("Input should", "should").replace("List should", "should")
+    return f"{message}, got {shown(value)}" if "should" in message else message
+
+
+def _unknown_option(path: KeyPath, allowed: Sequence[str]) -> str:
+    if not allowed:
+        return "unknown option; remove it"
+    return f"unknown option{did_you_mean(str(path[-1]), allowed) or ';'} known: {listed(sorted(allowed))}"
+
+
+def _not_one_of(value: Any, expected: str) -> str:
+    allowed = re.findall(r"'([^']*)'", expected)
+    guess = did_you_mean(value, allowed) if isinstance(value, str) else ""
+    return f"expected {expected}, got {shown(value)}{guess}"
+
+
+def _mismatch(value: Any, expected: str) -> str:
+    return "; ".join([f"expected {expected}, got {shown(value)}", *_remedy(value, expected)])
+
+
+def _remedy(value: Any, expected: str) -> Iterator[str]:
+    if isinstance(value, str) and expected in _NUMBERS and _is_number(value):
+        yield "remove the quotes"
+    elif isinstance(value, float) and expected == "a whole number" and value.is_integer():
+        yield f"write {int(value)}"
+    elif isinstance(value, bool | int | float) and expected in {"text", "a path"}:
+        yield f'quote it: "{shown(value)}"'
+    elif isinstance(value, str | int | float) and expected == "a list":
+        yield f"write [{value}]"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isinstance(typed(text), int | float)
+    except BadScalarError:
+        return False
+
+
+def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The schema without references and alternatives: each possible shape once."""
+    if reference := schema.get("$ref"):
+        yield from _resolved(root["$defs"][reference.rpartition("/")[2]], root)
+        return
+    yield schema
+    for alternatives in ("anyOf", "oneOf", "allOf"):
+        for part in schema.get(alternatives, ()):
+            yield from _resolved(part, root)
+
+
+def _children(schema: Mapping[str, Any], step: str | int) -> Iterator[Mapping[str, Any]]:
+    candidates = (
+        [*schema.get("prefixItems", ()), schema.get("items")]
+        if isinstance(step, int)
+        else [schema.get("properties", {}).get(step), schema.get("additionalProperties")]
+    )
+    yield from (child for child in candidates if isinstance(child, Mapping))

@@ -1,0 +1,132 @@
+"""What a run has done so far, and what it leaves behind: rows, refusals, dead letters, `report.json`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from framefold.pipeline.errors import EXIT_DONE, EXIT_PARTIAL
+
+
+@dataclass
+class Running:
+    """One call under way."""
+
+    label: str
+    fraction: float = 0.0
+    values: Mapping[str, float] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
+
+    def advance(self, fraction: float, values: Mapping[str, float]) -> None:
+        """Take note of progress."""
+        self.fraction, self.values = fraction, values
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace so far; None before anything is known."""
+        if self.fraction <= 0:
+            return None
+        spent = time.monotonic() - self.since
+        return spent / self.fraction * (1 - self.fraction)
+
+
+@dataclass
+class NodeState:
+    """One node's counters."""
+
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    running: dict[int, Running] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An input that a stage set aside by name."""
+
+    node: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A line of the result table."""
+
+    node: str
+    label: str
+    values: Mapping[str, str | int | float | bool | None]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An item that was tried and set aside while the run went on."""
+
+    node: str
+    stage: str
+    key: str
+    label: str
+    attempts: int
+    error: str
+    message: str
+    traceback: str
+
+
+@dataclass
+class Outcome:
+    """The run as it stands."""
+
+    nodes: dict[str, NodeState]
+    rows: list[ResultRow] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Outcome:
+        """Nothing done yet."""
+        return cls({name: NodeState() for name in names})
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when something was set aside."""
+        return EXIT_PARTIAL if self.refused or self.dead else EXIT_DONE
+
+    def as_dict(self, pipeline: str) -> dict[str, Any]:
+        """The content of `report.json`."""
+        counters = {
+            name: {"done": node.done, "failed": node.failed, "seconds": node.seconds, "cpu_seconds": node.cpu_seconds}
+            for name, node in self.nodes.items()
+        }
+        return {
+            "pipeline": pipeline,
+            "exit_code": self.exit_code,
+            "seconds": self.seconds,
+            "stages": counters,
+            "rows": [{"stage": row.node, "label": row.label, **row.values} for row in self.rows],
+            "refused": [asdict(refusal) for refusal in self.refused],
+            "set_aside": [asdict(letter) for letter in self.dead],
+        }
+
+
+def write_report(outcome: Outcome, pipeline: str, run_dir: Path) -> Path:
+    """Write `report.json`, and one file per item set aside under `dead/`; returns the report's path."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for number, letter in enumerate(outcome.dead):
+        _write_json(run_dir / "dead" / f"{letter.node}-{letter.key[:16] or number}.json", asdict(letter))
+    report = run_dir / "report.json"
+    _write_json(report, outcome.as_dict(pipeline))
+    return report
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,127 @@
+"""What the user sees while a pipeline runs, and the tables at its end.
+
+On a terminal a live table, in a log one plain line per change worth reading. Both only read the `Outcome`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from framefold.pipeline.outcome import NodeState, Outcome, ResultRow, Running
+
+LOG_SECONDS = 10.0
+REFRESH_SECONDS = 0.25
+
+
+class Display:
+    """Shows a run; use as a context manager, and call it with every change."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console, self._title = console, title
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._shown = self._started = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Show the run as it stands, now and then."""
+        now = time.monotonic()
+        if now - self._shown < (REFRESH_SECONDS if self._live else LOG_SECONDS):
+            return
+        self._shown = now
+        if self._live:
+            self._live.update(self._table(outcome, now - self._started), refresh=True)
+        else:
+            self._console.print(self._line(outcome, now - self._started), highlight=False, soft_wrap=True)
+
+    def _table(self, outcome: Outcome, seconds: float) -> Table:
+        table = Table(title=f"{self._title}  {seconds:.0f} s", title_justify="left", box=None, pad_edge=False)
+        for name, justify in (("stage", "left"), ("done", "right"), ("aside", "right"), ("now", "left")):
+            table.add_column(name, justify="right" if justify == "right" else "left")
+        for name, node in outcome.nodes.items():
+            running = Text("\n").join(Text(_describe(one)) for one in node.running.values())
+            table.add_row(name, str(node.done), str(node.failed or ""), running)
+        return table
+
+    def _line(self, outcome: Outcome, seconds: float) -> str:
+        done = " ".join(f"{name} {node.done}" for name, node in outcome.nodes.items() if node.done)
+        running = "; ".join(f"{name}: {_describe(one)}" for name, one in _under_way(outcome.nodes))
+        return f"[{seconds:4.0f} s] done: {done or 'nothing yet'}" + (f" | now: {running}" if running else "")
+
+
+def _under_way(nodes: Mapping[str, NodeState]) -> Iterable[tuple[str, Running]]:
+    return [(name, one) for name, node in nodes.items() for one in node.running.values() if one.label != name]
+
+
+def _describe(running: Running) -> str:
+    """`bunny.mp4[0:24] 42 % 28.1 dB 61.2 KB, 40 s left`."""
+    parts = [running.label]
+    if running.fraction:
+        parts.append(f"{running.fraction:.0%}")
+    if "psnr_db" in running.values:
+        parts.append(f"{running.values['psnr_db']:.1f} dB")
+    if "bits" in running.values:
+        parts.append(f"{running.values['bits'] / 1000:.0f} kbit")
+    if running.seconds_left is not None:
+        parts.append(f"{running.seconds_left:.0f} s left")
+    return " ".join(parts)
+
+
+def print_results(console: Console, outcome: Outcome) -> None:
+    """The result tables, what was set aside, and the commands worth typing next."""
+    for node in dict.fromkeys(row.node for row in outcome.rows):
+        console.print(_result_table(node, [row for row in outcome.rows if row.node == node]))
+    for refusal in outcome.refused:
+        console.print(f"set aside by {refusal.node}: {refusal.label}: {refusal.reason}", soft_wrap=True)
+    for letter in outcome.dead:
+        console.print(
+            f"set aside at {letter.node} after {letter.attempts} attempts: {letter.label}: "
+            f"{letter.error}: {letter.message}",
+            soft_wrap=True,
+        )
+    if outcome.hints:
+        console.print("next:")
+    for hint in outcome.hints:
+        console.print(f"  {hint}", highlight=False, soft_wrap=True)
+
+
+def _result_table(node: str, rows: Sequence[ResultRow]) -> Table:
+    columns = list(dict.fromkeys(column for row in rows for column in row.values))
+    table = Table(title=node, title_justify="left")
+    table.add_column("clip", overflow="fold")
+    for column in columns:
+        table.add_column(_heading(column), justify="right")
+    for row in rows:
+        table.add_row(row.label, *(_cell(row.values.get(column)) for column in columns))
+    return table
+
+
+def _heading(column: str) -> str:
+    """`psnr_db` is read as `PSNR dB`."""
+    words = {"psnr_db": "PSNR dB", "ms_ssim": "MS-SSIM", "encode_seconds": "encode s"}
+    return words.get(column, column.replace("_", " "))
+
+
+def _cell(value: str | int | float | bool | None) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "NO"
+        case float():
+            return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+        case _:
+            return f"{value:,}" if isinstance(value, int) else value

@@ -1,0 +1,125 @@
+"""quality: compare decoded pictures with the originals, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from pydantic import Field
+
+from framefold.codecs.clip import Clip, ImageBatch
+from framefold.pipeline.errors import FramefoldError
+from framefold.pipeline.item import Item
+from framefold.pipeline.stage import Emit, Options, Output, Refused, Row, Stage, StageContext
+from framefold.stages.fit import clips_of
+from framefold.stages.image_source import ImageSource
+from framefold.stages.measure import measure
+from framefold.stages.video_source import VideoSource
+
+
+class QualityConfig(Options, frozen=True):
+    """Options of `quality`."""
+
+    against: str | list[str] = Field(description="the originals: a file, folder, glob or list, as at ingest")
+
+
+class Quality(Stage):
+    """Measure decoded clips and pictures against their originals."""
+
+    Config = QualityConfig
+    config: QualityConfig
+    accepts = Clip | ImageBatch
+    stateful = True
+
+    @classmethod
+    def preflight(cls, config: QualityConfig) -> Sequence[tuple[str, str]]:
+        """The originals must be there."""
+        found = VideoSource.preflight(VideoSource.Config(path=config.against))
+        return [("against", message) for _, message in found]
+
+    def setup(self, context: StageContext) -> None:
+        """Nothing is read before the first decoded clip says what it is."""
+        self._originals: dict[str, _Originals] = {}
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Frames are compared by number, times exactly."""
+        for decoded in clips_of(item.payload):
+            original = self._original_of(decoded)
+            measured = measure(decoded, original)
+            same_times = decoded.span.pts == original.span.pts
+            yield Row(
+                decoded.span.label,
+                {
+                    "frames": decoded.span.frame_count,
+                    "psnr_db": measured.psnr_db,
+                    "ms_ssim": measured.ms_ssim,
+                    "same_times": same_times,
+                    "same_original": decoded.span.source.sha256 == original.span.source.sha256,
+                },
+            )
+
+    def _original_of(self, decoded: Clip) -> Clip:
+        kind = decoded.span.source.kind
+        if kind not in self._originals:
+            self._originals[kind] = _Originals(kind, self.config.against)
+        return self._originals[kind].take(decoded)
+
+
+class _Originals:
+    """The originals of one kind, read once, in order, alongside the decoded clips."""
+
+    def __init__(self, kind: str, path: str | list[str]) -> None:
+        source = VideoSource if kind == "video" else ImageSource
+        self._path = path
+        self._stream = self._clips(source(source.Config(path=path)))
+        self._rest: list[Clip] = []
+
+    def take(self, decoded: Clip) -> Clip:
+        """The original frames of exactly the decoded span; FramefoldError where the originals lack some."""
+        span, parts, missing = decoded.span, [], decoded.span.frame_count
+        while missing:
+            clip = self._rest.pop() if self._rest else next(self._stream, None)
+            if clip is None:
+                raise FramefoldError(f"{span.label} is not among the originals at {self._path}: {missing} frames lack")
+            first = span.first_frame + span.frame_count - missing
+            part = _cut(clip, first, missing) if _same_source(clip, decoded) else None
+            if part is None:
+                continue
+            parts.append(part)
+            missing -= part.span.frame_count
+            self._keep_tail(clip, first + part.span.frame_count)
+        return _joined(parts)
+
+    def _keep_tail(self, clip: Clip, stop: int) -> None:
+        tail = _cut(clip, stop, clip.span.frame_count)
+        if tail is not None:
+            self._rest.append(tail)
+
+    def _clips(self, source: VideoSource | ImageSource) -> Iterator[Clip]:
+        for output in source.produce():
+            if isinstance(output, Refused):
+                raise FramefoldError(f"{output.label}: {output.reason}")
+            payload = output.payload if isinstance(output, Emit) else output
+            yield from clips_of(payload)
+
+
+def _same_source(clip: Clip, decoded: Clip) -> bool:
+    return clip.span.source.name == decoded.span.source.name or clip.span.source.sha256 == decoded.span.source.sha256
+
+
+def _cut(clip: Clip, first: int, count: int) -> Clip | None:
+    """The part of `clip` from source frame `first` on, at most `count` frames; None where there is none."""
+    start = first - clip.span.first_frame
+    stop = min(start + count, clip.span.frame_count)
+    if start < 0 or start >= stop:
+        return None
+    return Clip(span=clip.span.part(start, stop), frames=clip.frames[start:stop])
+
+
+def _joined(parts: Sequence[Clip]) -> Clip:
+    if len(parts) == 1:
+        return parts[0]
+    first, last = parts[0].span, parts[-1].span
+    pts = tuple(tick for part in parts for tick in part.span.pts)
+    span = first.model_copy(update={"pts": pts, "duration_ticks": last.duration_ticks})
+    return Clip(span=span, frames=np.concatenate([part.frames for part in parts]))
