@@ -115,8 +115,10 @@ class Nerv(NetworkCodec[NervConfig]):
         return NervNetwork(config, shape)
 
     def plan(self, config: NervConfig, shape: Shape) -> FitPlan:
-        """150 epochs of single frames."""
-        return FitPlan(steps=150 * shape[0], learning_rate=3e-3, betas=(0.9, 0.95), clip_norm=1.0)
+        """150 epochs of single frames; narrow networks bear a higher rate."""
+        width, *_ = _sizes(config)
+        rate = min(1e-2, 3e-3 * (26 / width) ** 0.5)
+        return FitPlan(steps=150 * shape[0], learning_rate=rate, betas=(0.9, 0.95), clip_norm=1.0)
 
     def _count(self, config: NervConfig, shape: Shape) -> int:
         return network_parameters(lambda: self.build(config, shape))

@@ -23,7 +23,7 @@ class Finding:
     """Point at the key rather than at its value: the key itself is wrong."""
 
     def under(self, *parent: str | int) -> Finding:
-        """The same finding, its path seen from further up."""
+        """Return the same finding, its path seen from further up."""
         return Finding((*parent, *self.path), self.message, self.at_key)
 
 
@@ -33,7 +33,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it would stand in YAML, cut short; containers are only named."""
+    """Return a value as it would stand in YAML, cut short; containers are only named."""
     match value:
         case None:
             return "nothing"
@@ -48,13 +48,13 @@ def shown(value: Any) -> str:
 
 
 def listed(names: Collection[str], *, last: str = "and") -> str:
-    """`a, b and c`, or `none`."""
+    """Return `a, b and c`, or `none`."""
     *first, final = list(names) or ["none"]
     return f"{', '.join(first)} {last} {final}" if first else final
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The known name that was probably meant."""
+    """Return the known name that was probably meant."""
     by_folded = {other.casefold(): other for other in known}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
     return by_folded[close[0]] if close else None

@@ -1,4 +1,4 @@
-"""pydantic's complaints as findings: the path in the file, what was expected, what stands there, the remedy."""
+"""pydantic's complaints as findings: the path in the file, expected, got, remedy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NUMBERS = ("a whole number", "a number")
 
 
 def findings(error: ValidationError, data: Any, known: KnownNames) -> list[Finding]:
-    """One finding per value that was refused in `data`; the alternatives of a union are told in one sentence."""
+    """Make one finding per refused value in `data`; the alternatives of a union share a sentence."""
     messages: defaultdict[KeyPath, list[str]] = defaultdict(list)
     kinds: defaultdict[KeyPath, set[str]] = defaultdict(set)
     for detail in error.errors(include_url=False, include_context=True):
@@ -58,16 +58,18 @@ def findings(error: ValidationError, data: Any, known: KnownNames) -> list[Findi
 
 
 def known_names(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The option names of the mapping at `path` below `model`; empty where anything goes, or nothing is known."""
+    """Return the option names of the mapping at `path` below `model`; empty where any will do."""
     schema = json_schema(model)
     parts = list(_resolved(schema, schema))
     for step in path:
-        parts = [found for part in parts for child in _children(part, step) for found in _resolved(child, schema)]
+        parts = [
+            found for part in parts for child in _children(part, step) for found in _resolved(child, schema)
+        ]
     return list(dict.fromkeys(name for part in parts for name in part.get("properties", {})))
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's JSON schema; empty if one of its fields has none."""
+    """Return the model's JSON schema; empty if one of its fields has none."""
     try:
         return model.model_json_schema()
     except PydanticInvalidForJsonSchema:
@@ -93,7 +95,7 @@ def _holds(data: Any, step: str | int) -> bool:
 
 
 def _explained_below(path: KeyPath, kinds: Mapping[KeyPath, set[str]]) -> bool:
-    """A type mismatch of a union's other alternative is noise where one alternative was taken seriously."""
+    """Tell whether a union's type mismatch is noise, because its other alternative was taken seriously."""
     deeper = any(len(other) > len(path) and other[: len(path)] == path for other in kinds)
     return deeper and kinds[path] <= _EXPECTED.keys()
 
@@ -150,7 +152,7 @@ def _is_number(text: str) -> bool:
 
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The schema without references and alternatives: each possible shape once."""
+    """Follow references and alternatives: each possible shape once."""
     if reference := schema.get("$ref"):
         yield from _resolved(root["$defs"][reference.rpartition("/")[2]], root)
         return

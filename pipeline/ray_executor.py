@@ -132,7 +132,7 @@ class RayExecutor:
         except StopIteration:
             cause = "the call ended without saying how"
         except RayError as error:
-            cause = f"{type(error).__name__}: {error}"
+            cause = _cause(error)
         self._streams.pop(replica, None)
         return Died(cause)
 
@@ -144,6 +144,14 @@ class RayExecutor:
         if isinstance(event, Finished | Failed):
             del self._streams[replica]
         return event
+
+
+def _cause(error: RayError) -> str:
+    """Ray's paragraph in one line: the error's class, then what it says of the worker's exit."""
+    text = " ".join(str(error).split())
+    _, marker, detail = text.partition("Worker exit type:")
+    detail = detail.partition(" Some common causes")[0] if marker else text
+    return f"{type(error).__name__}: {detail.strip()}"
 
 
 def _connect(reservations: Mapping[str, tuple[int, Reservation]], address: str | None) -> None:

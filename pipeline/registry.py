@@ -7,7 +7,7 @@ it. The engine knows codecs only as names and classes, so that options of theirs
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -45,7 +45,7 @@ class Entry:
         """Import the class. PluginError says whose it is and what went wrong."""
         if len(self.distributions) > 1:
             raise PluginError(
-                f"{self.kind} {self.name!r} is registered by {self.distribution}; uninstall all but one of them"
+                f"{self.kind} {self.name!r} is registered by {self.distribution}; uninstall all but one"
             )
         try:
             loaded = EntryPoint(self.name, "", self.value).load()
@@ -75,15 +75,15 @@ def codecs() -> Mapping[str, Entry]:
 
 
 def load_stage(name: str, extra: Mapping[str, type[Stage]] | None = None) -> type[Stage]:
-    """The class of a stage; `extra` adds classes that no distribution registers. PluginError if there is none."""
+    """Return a stage's class; `extra` holds unregistered ones by name. PluginError if there is none."""
     if extra and name in extra:
         return extra[name]
-    return _entry(name, stages(), also=extra or {}).load()
+    return _entry("stage", name, stages(), extra or ()).load()
 
 
 def load_codec(name: str) -> type[Any]:
-    """The class of a codec. PluginError if there is none."""
-    return _entry(name, codecs()).load()
+    """Return a codec's class. PluginError if there is none."""
+    return _entry("codec", name, codecs()).load()
 
 
 def loadable_stages(extra: Mapping[str, type[Stage]] | None = None) -> dict[str, type[Stage]]:
@@ -97,12 +97,11 @@ def loadable_stages(extra: Mapping[str, type[Stage]] | None = None) -> dict[str,
     return found
 
 
-def _entry(name: str, known: Mapping[str, Entry], also: Mapping[str, Any] | None = None) -> Entry:
-    if name in known:
-        return known[name]
-    kind = next(iter(known.values())).kind if known else "plugin"
-    names = sorted({*known, *(also or {})})
-    raise PluginError(f"{unknown(kind, name, names)}; installed a plugin? reinstall it, so that its entry point is seen")
+def _entry(kind: str, name: str, known: Mapping[str, Entry], others: Collection[str] = ()) -> Entry:
+    if name not in known:
+        message = unknown(kind, name, sorted({*known, *others}))
+        raise PluginError(f"{message}; installed a plugin? reinstall it, so that its entry point is seen")
+    return known[name]
 
 
 def _entries(group: str, kind: str) -> dict[str, Entry]:

@@ -95,7 +95,8 @@ class Worker:
             self._stage.close()
 
     def _outputs(self, task: Task, payload: Any) -> Iterator[Any]:
-        assert self._stage is not None, "run before setup"
+        if self._stage is None:
+            raise RuntimeError(f"{self._blueprint.context.node} was given work before it was set up")
         if task.kind == "produce":
             return self._stage.produce()
         if task.kind == "finish":

@@ -32,7 +32,7 @@ class BadScalarError(ValueError):
 
 
 def typed(text: str) -> Scalar:
-    """The value of a plain (unquoted) scalar."""
+    """Return the value of a plain (unquoted) scalar."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
@@ -45,7 +45,7 @@ def typed(text: str) -> Scalar:
 
 
 def substituted(text: str, environment: Mapping[str, str]) -> str:
-    """`text` with `${NAME}` and `${NAME:-default}` filled in (an empty variable counts as unset); `$$` is `$`."""
+    """Fill in `${NAME}`, and `${NAME:-default}` where the variable is unset or empty; `$$` is `$`."""
     return _VARIABLE.sub(lambda match: _value_of(match, environment), text)
 
 
@@ -53,7 +53,9 @@ def _value_of(match: re.Match[str], environment: Mapping[str, str]) -> str:
     if match["escaped"]:
         return "$"
     if match["bad"]:
-        raise BadScalarError("'${' begins no variable; write ${NAME}, ${NAME:-default}, or $${ for the characters themselves")
+        raise BadScalarError(
+            "'${' begins no variable; write ${NAME}, ${NAME:-default}, or $${ for the characters themselves"
+        )
     value = environment.get(match["name"])
     if match["default"] is not None:
         return value or str(match["default"])

@@ -7,10 +7,12 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from pydantic import Field
 
@@ -31,27 +33,28 @@ class MediaFile:
 
     path: Path
     name: str
-    """Unique within the run: the file's name, with folders before it ("a/clip.mp4") only where two are alike."""
+    """Unique within the run: the file's name; folders stand before it ("a/clip.mp4") where two are alike."""
 
 
 def find_files(paths: Paths, suffixes: Sequence[str]) -> list[MediaFile]:
     """Every file that `paths` names, in the order of the list, sorted within a folder or a glob.
 
-    A file or a glob is taken as it stands, whatever its suffix, so that what cannot be read is refused by name;
-    a folder, searched with its subfolders, gives the files ending in `suffixes` and none that are hidden. A path
-    that does not exist is kept, for the source to refuse it. A file named twice is read once.
+    A file or a glob is taken as it stands, whatever its suffix, so that what cannot be read is refused by
+    name; a folder, searched with its subfolders, gives the files ending in `suffixes` and none that are
+    hidden. A path that does not exist is kept, for the source to refuse it. A file named twice is read once.
     """
     found = [path for entry in _entries(paths) for path in _expand(entry, suffixes)]
-    unique = list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))  # noqa: PTH100 - links stay links
-    shown = dict(zip(unique, dict.fromkeys(found), strict=False)) if len(unique) == len(set(found)) else {}
-    return [MediaFile(shown.get(path, path), name) for path, name in zip(unique, _names(unique), strict=True)]
+    unique: dict[Path, Path] = {}
+    for path in found:
+        unique.setdefault(_absolute(path), path)
+    return [MediaFile(path, name) for path, name in zip(unique.values(), _names(list(unique)), strict=True)]
 
 
 def nothing_found(paths: Paths, suffixes: Sequence[str]) -> str | None:
     """Why `paths` gives a source nothing to read; None if at least one file is there."""
     if any(media.path.exists() for media in find_files(paths, suffixes)):
         return None
-    looked = ", ".join(os.path.abspath(Path(entry).expanduser()) for entry in _entries(paths))  # noqa: PTH100
+    looked = ", ".join(str(_absolute(Path(entry).expanduser())) for entry in _entries(paths))
     return (
         f"nothing found at {looked}; give an existing file, a glob, or a folder that holds files ending in "
         f"{' '.join(suffixes)} (a relative path starts at the current directory)"
@@ -60,6 +63,10 @@ def nothing_found(paths: Paths, suffixes: Sequence[str]) -> str | None:
 
 def _entries(paths: Paths) -> list[str]:
     return [paths] if isinstance(paths, str) else paths
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, and a link has its own name
 
 
 def _expand(entry: str, suffixes: Sequence[str]) -> list[Path]:
@@ -77,7 +84,9 @@ def _folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     seen = [path for path in sorted(folder.rglob("*")) if not path.is_dir() and not _hidden(path, folder)]
     kept = [path for path in seen if path.suffix.lower() in suffixes]
     if len(kept) < len(seen):
-        _log.info("%s: %d of %d files are of other kinds and left out", folder, len(seen) - len(kept), len(seen))
+        _log.info(
+            "%s: %d of %d files are of other kinds and left out", folder, len(seen) - len(kept), len(seen)
+        )
     return kept
 
 
@@ -90,15 +99,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     if not paths:
         return []
     root = os.path.commonpath([path.parent for path in paths])
-    short = [path.name for path in paths]
-    return [
-        name if short.count(name) == 1 else path.relative_to(root).as_posix()
-        for name, path in zip(short, paths, strict=True)
-    ]
+    count = Counter(path.name for path in paths)
+    return [path.name if count[path.name] == 1 else path.relative_to(root).as_posix() for path in paths]
 
 
-def open_regular(media: MediaFile) -> BinaryIO:
-    """The file, open for reading; RefusedInput says why it cannot be. Never waits on a pipe or a device."""
+def open_regular(media: MediaFile) -> BufferedReader:
+    """Open the file for reading; RefusedInput says why it cannot be. Never waits on a pipe or a device."""
     problem = name_problem(media.name)
     if problem:
         raise RefusedInput(f"its name could not be given back: {problem}; rename the file")
@@ -113,7 +119,7 @@ def open_regular(media: MediaFile) -> BinaryIO:
         raise RefusedInput(f"cannot be opened: {error.strerror}") from error
 
 
-def sha256_and_size(file: BinaryIO) -> tuple[str, int]:
+def sha256_and_size(file: BufferedReader) -> tuple[str, int]:
     """Hex SHA-256 and length in bytes of an open file, read in pieces."""
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -123,21 +129,16 @@ def sha256_and_size(file: BinaryIO) -> tuple[str, int]:
 class Identities:
     """Names contents for unit keys: `<sha256>:<first frame>-<stop frame>`, the same in every run.
 
-    Two files of one run may hold the same bytes. The first keeps the plain identity; the others get their name
-    behind it, for an equal key would make the second file vanish as a repetition of the first.
+    Two files of one run may hold the same bytes. The first keeps the plain identity; the others get their
+    name behind it, for an equal key would make the second file vanish as a repetition of the first.
     """
 
     def __init__(self) -> None:
         self._owner: dict[str, str] = {}
 
     def of(self, span: Span) -> str:
-        """The identity of a span of frames."""
+        """Return the identity of a span of frames."""
         source = span.source
         plain = f"{source.sha256}:{span.first_frame}-{span.first_frame + span.frame_count}"
         owner = self._owner.setdefault(source.sha256, source.name)
         return plain if owner == source.name else f"{plain}:{source.name}"
-
-
-def pieces[T](items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """`items` in runs of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,13 +1,14 @@
 """Names that may be written to disk: an archive's names are a stranger's, so each is checked before use.
 
-The rules are those of OCFL 1.1 (section 3.3.1, logical paths) and what Windows forbids, so that an archive made
-on one machine can be exported on every other. Sources apply them too: a file whose name could not be given
-back is refused when it comes in, not years later when it should go out.
+The rules are those of OCFL 1.1 for logical paths and what Windows forbids, so that an archive made on one
+machine can be exported on every other. Sources apply them too: a file whose name could not be given back is
+refused when it comes in, not years later when it should go out.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from framefold.pipeline.errors import FramefoldError
@@ -20,7 +21,7 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
 def name_problem(name: str) -> str | None:
-    """What keeps `name` ("a.png" or "holiday/a.png") from being written under a folder; None if nothing."""
+    """Say what keeps `name` ("a.png" or "holiday/a.png") from being written under a folder; None if nothing."""
     if not name.isprintable():
         return "it holds a control character or one that UTF-8 cannot carry"
     if "\\" in name:
@@ -47,26 +48,29 @@ def beneath(folder: Path, name: str) -> Path:
     problem = name_problem(name)
     if problem:
         raise FramefoldError(
-            f"the name {name!r} is not written to disk: {problem}; allowed are relative names with '/' between parts"
+            f"the name {name!r} is not written to disk: {problem}; "
+            "allowed are relative names with '/' between their parts"
         )
     return folder.joinpath(*name.split("/"))
 
 
 def picture_names(names: list[str]) -> list[str]:
-    """The names under which pictures are written as PNG, in the same order, all different.
+    """Return the names under which pictures are written as PNG, in the same order, all different.
 
     `a.png` stays; `a.jpg` becomes `a.png`, or `a.jpg.png` where that would meet another picture. Compared
     without regard to case, as on macOS and Windows. A name that comes twice gets a number: `a-2.png`.
     """
     short = [name if _is_png(name) else _stem(name) + ".png" for name in names]
-    wanted = [s.casefold() for s in short]
+    wanted = Counter(name.casefold() for name in short)
     taken: set[str] = set()
-    result = dict.fromkeys(range(len(names)), "")
-    for index in sorted(result, key=lambda i: not _is_png(names[i])):  # PNG names come first: they stay
-        alone = _is_png(names[index]) or wanted.count(wanted[index]) == 1
+    result = [""] * len(names)
+    for index in sorted(
+        range(len(names)), key=lambda i: not _is_png(names[i])
+    ):  # PNG names choose first: they stay
+        alone = _is_png(names[index]) or wanted[short[index].casefold()] == 1
         result[index] = _free(short[index] if alone else names[index] + ".png", taken)
         taken.add(result[index].casefold())
-    return list(result.values())
+    return result
 
 
 def _free(name: str, taken: set[str]) -> str:

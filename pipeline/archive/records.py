@@ -182,13 +182,28 @@ class ChunkHeader:
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From 64 bytes."""
-        sync, kind, version, flags, stream, tag, length, number, t0, duration, items, raw, payload_crc, crc = (
-            cls._LAYOUT.unpack(data)
-        )
+        (
+            sync,
+            kind,
+            version,
+            flags,
+            stream,
+            tag,
+            length,
+            number,
+            t0,
+            duration,
+            items,
+            raw,
+            payload_crc,
+            crc,
+        ) = cls._LAYOUT.unpack(data)
         if sync != SYNC or crc32(data[:60]) != crc:
             raise ArchiveError(Code.CHUNK_HEADER, "the chunk header is damaged (sync mark or CRC-32)")
         if flags or raw != length:
-            raise ArchiveError(Code.UNSUPPORTED, f"payload flags {flags:#x} (compressed, encrypted) are unknown")
+            raise ArchiveError(
+                Code.UNSUPPORTED, f"payload flags {flags:#x} (compressed, encrypted) are unknown"
+            )
         return cls(
             kind=kind,
             number=number,
@@ -252,7 +267,9 @@ class IndexEntry:
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From 80 bytes."""
-        offset, length, stream, t0, duration, items, kind, first_item, codec, sha256 = cls._LAYOUT.unpack(data)
+        offset, length, stream, t0, duration, items, kind, first_item, codec, sha256 = cls._LAYOUT.unpack(
+            data
+        )
         return cls(
             offset=offset,
             kind=kind,

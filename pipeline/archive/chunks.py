@@ -1,0 +1,130 @@
+"""One chunk, out of a file and through every check; nothing reaches a caller unverified."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from zlib import crc32
+
+from framefold.pipeline.archive.errors import ArchiveError, Code, located
+from framefold.pipeline.archive.files import InputFile
+from framefold.pipeline.archive.records import (
+    ENTRY_BYTES,
+    HEADER_BYTES,
+    INDEX,
+    MANIFEST,
+    ChunkHeader,
+    FileHeader,
+    Footer,
+    IndexEntry,
+    chunk_id,
+    padding,
+)
+
+
+def pack_chunk(header: ChunkHeader, payload: bytes) -> bytes:
+    """Header, payload and padding."""
+    return b"".join((header.pack(), payload, bytes(padding(len(payload)))))
+
+
+def check_payload(header: ChunkHeader, raw: bytes) -> bytes:
+    """The payload of `raw` (header, payload, padding), if its CRC-32 and padding are right."""
+    end = HEADER_BYTES + header.payload_bytes
+    payload = raw[HEADER_BYTES:end]
+    if crc32(payload) != header.payload_crc:
+        raise ArchiveError(Code.PAYLOAD, f"the payload of {len(payload)} bytes does not match its CRC-32")
+    if any(raw[end:]):
+        raise ArchiveError(Code.PADDING, f"padding is {raw[end:].hex(' ')}; only zeros are allowed")
+    return payload
+
+
+def digest(header: ChunkHeader, raw: bytes) -> bytes:
+    """SHA-256 of the chunk's header and payload."""
+    return hashlib.sha256(memoryview(raw)[: HEADER_BYTES + header.payload_bytes]).digest()
+
+
+def read_chunk(file: InputFile, entry: IndexEntry, number: int, shard_tag: int) -> bytes:
+    """The payload of chunk `number`, where and what the index says it is."""
+    with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
+        raw = file.read(entry.offset, entry.disk_bytes)
+        header = ChunkHeader.unpack(raw[:HEADER_BYTES])
+        _check_agrees(header, entry, number, shard_tag)
+        payload = check_payload(header, raw)
+        if digest(header, raw) != entry.sha256:
+            raise ArchiveError(Code.DIGEST, "the chunk's SHA-256 is not the one in the index")
+        return payload
+
+
+def _check_agrees(header: ChunkHeader, entry: IndexEntry, number: int, shard_tag: int) -> None:
+    if (header.number, header.shard_tag) != (number, shard_tag):
+        got = f"chunk {header.number} of shard {header.shard_tag:08x}"
+        raise ArchiveError(
+            Code.DISAGREES, f"{got} stands where chunk {number} of shard {shard_tag:08x} belongs"
+        )
+    for name in ("kind", "payload_bytes", "stream", "t0", "duration", "items"):
+        here, there = getattr(header, name), getattr(entry, name)
+        if here != there:
+            raise ArchiveError(Code.DISAGREES, f"{name} is {here} in the chunk and {there} in the index")
+
+
+def read_file_header(file: InputFile) -> FileHeader:
+    """The checked header of the file."""
+    with located(archive=file.path, offset=0):
+        return FileHeader.unpack(file.read(0, min(HEADER_BYTES, file.size)).ljust(HEADER_BYTES, b"\0"))
+
+
+def read_footer(file: InputFile) -> Footer:
+    """The checked footer; the index that it points to ends exactly where the footer begins."""
+    at = file.size - HEADER_BYTES
+    with located(archive=file.path, offset=max(at, 0)):
+        if at < HEADER_BYTES:
+            raise ArchiveError(Code.FOOTER, f"a file of {file.size} bytes is too short to be finished")
+        footer = Footer.unpack(file.read(at, HEADER_BYTES))
+        if footer.index_offset + HEADER_BYTES + footer.index_bytes != at:  # 80 n needs no padding
+            where = f"{footer.index_bytes} bytes at {footer.index_offset}"
+            raise ArchiveError(Code.LAYOUT, f"an index of {where} does not end at the footer, {at}")
+        return footer
+
+
+def read_index(file: InputFile) -> tuple[tuple[IndexEntry, ...], int]:
+    """The checked index and its chunk's shard tag."""
+    footer = read_footer(file)
+    with located(archive=file.path, chunk=chunk_id(INDEX, footer.entries), offset=footer.index_offset):
+        raw = file.read(footer.index_offset, HEADER_BYTES + footer.index_bytes)
+        try:
+            header = ChunkHeader.unpack(raw[:HEADER_BYTES])
+            if digest(header, raw) != footer.index_sha256:
+                raise ArchiveError(Code.INDEX, "SHA-256 is not the one in the footer")
+            payload = check_payload(header, raw)
+        except ArchiveError as error:
+            raise ArchiveError(Code.INDEX, f"the index is damaged: {error.message}") from error
+        if (header.kind, header.number) != (INDEX, footer.entries):
+            raise ArchiveError(Code.LAYOUT, f"chunk {header.id} stands where the index belongs")
+        entries = unpack_index(payload)
+        _check_contiguous(entries, footer.index_offset)
+        return entries, header.shard_tag
+
+
+def unpack_index(payload: bytes) -> tuple[IndexEntry, ...]:
+    """The entries of an index, each in its ranges."""
+    if len(payload) % ENTRY_BYTES:
+        raise ArchiveError(Code.LAYOUT, f"an index of {len(payload)} bytes is no multiple of {ENTRY_BYTES}")
+    pieces = (payload[at : at + ENTRY_BYTES] for at in range(0, len(payload), ENTRY_BYTES))
+    return tuple(map(IndexEntry.unpack, pieces))
+
+
+def _check_contiguous(entries: Sequence[IndexEntry], end: int) -> None:
+    """Chunks without gap or overlap from byte 64 to `end`, where the index's own chunk begins."""
+    at = HEADER_BYTES
+    for number, entry in enumerate(entries):
+        if entry.offset != at:
+            name = chunk_id(entry.kind, number)
+            raise ArchiveError(Code.LAYOUT, f"the index puts {name} at {entry.offset}; it belongs at {at}")
+        at += entry.disk_bytes
+    kinds = [entry.kind for entry in entries]
+    if at != end or INDEX in kinds or kinds.count(MANIFEST) != 1 or kinds[-1] != MANIFEST:
+        raise ArchiveError(
+            Code.LAYOUT,
+            f"the index lists {len(entries)} chunks up to byte {at}, {kinds.count(MANIFEST)} of them manifests; "
+            f"chunks up to byte {end} and one manifest, the last, are needed",
+        )

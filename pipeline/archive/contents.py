@@ -1,0 +1,201 @@
+"""What an archive holds, as its readers see it: sources, codecs and units, checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from framefold.pipeline.archive.chunks import read_chunk
+from framefold.pipeline.archive.documents import Document, unpack_document
+from framefold.pipeline.archive.errors import ArchiveError, Code, located
+from framefold.pipeline.archive.files import InputFile
+from framefold.pipeline.archive.limits import MAX_FRAMES, MAX_JSON, MAX_NAME, MAX_PIXELS, MAX_SIDE, MAX_TICK
+from framefold.pipeline.archive.records import UNIT, IndexEntry, chunk_id
+from framefold.pipeline.archive.unit import UnitHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEntry:
+    """One original file."""
+
+    number: int
+    """0, 1, 2, … among the sources: what a unit refers to."""
+    id: str
+    document: Document = field(repr=False)
+    """As given to `add_source`; only the fields below are understood here."""
+    name: str
+    """File name without folders, 1 to 1024 characters."""
+    kind: str
+    """`video` or `image`."""
+    width: int
+    height: int
+    """Pixels, 1 to 32,768 and at most 2^28 together."""
+    time_base: tuple[int, int]
+    """Seconds per tick, as numerator and denominator, both at least 1."""
+
+    @classmethod
+    def of(cls, number: int, chunk: str, document: Document) -> Self:
+        """Check the fields that the archive itself reads."""
+        name, kind = _text(document, "name"), _text(document, "kind")
+        if name in (".", "..") or set(name) & {"/", "\0"}:
+            raise ArchiveError(
+                Code.RECORD, f"source name is {name!r}; a file name without folders is allowed"
+            )
+        width, height = _number(document, "width", MAX_SIDE), _number(document, "height", MAX_SIDE)
+        if width * height > MAX_PIXELS:
+            raise ArchiveError(Code.LIMIT, f"a source of {width}x{height} pixels; {MAX_PIXELS} are allowed")
+        return cls(
+            number=number,
+            id=chunk,
+            document=document,
+            name=name,
+            kind=kind,
+            width=width,
+            height=height,
+            time_base=_rational(document, "time_base"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecEntry:
+    """One codec with its configuration, shared by the units that name it."""
+
+    number: int
+    id: str
+    name: str
+    """1 to 1024 characters; a key to look up, never a module to import."""
+    config: Document = field(repr=False)
+
+    @classmethod
+    def of(cls, number: int, chunk: str, document: Document) -> Self:
+        """From `{"name": …, "config": {…}}`."""
+        config = document.get("config")
+        if document.keys() != {"name", "config"} or not isinstance(config, dict):
+            got = sorted(document)[:8]
+            raise ArchiveError(
+                Code.RECORD, f"a codec has the fields {got}; name and config (an object) are needed"
+            )
+        return cls(number=number, id=chunk, name=_text(document, "name"), config=config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitEntry:
+    """One coded clip or picture, as the index describes it."""
+
+    id: str
+    source: int
+    """Number of its source."""
+    codec: int
+    """Number of its codec."""
+    first_frame: int
+    frame_count: int
+    t0: int
+    """Earliest presentation time, ticks."""
+    duration: int
+    """Until the latest frame's disappearance, ticks."""
+    payload_bytes: int
+    """Head (52 bytes and 20 for each run of times) and the codec's own bytes."""
+    disk_bytes: int
+    """Header, payload and padding; its index entry takes 80 more."""
+
+    @classmethod
+    def of(cls, entry: IndexEntry, number: int, *, sources: int, codecs: int) -> Self:
+        """Check that an index entry's references exist among so many sources and codecs."""
+        name = chunk_id(UNIT, number)
+        if entry.stream >= sources or entry.codec >= codecs or not 1 <= entry.items <= MAX_FRAMES:
+            got = f"source {entry.stream} of {sources}, codec {entry.codec} of {codecs}, {entry.items} frames"
+            raise ArchiveError(Code.RECORD, f"a unit of {got}", chunk=name, offset=entry.offset)
+        return cls(
+            id=name,
+            source=entry.stream,
+            codec=entry.codec,
+            first_frame=entry.first_item,
+            frame_count=entry.items,
+            t0=entry.t0,
+            duration=entry.duration,
+            payload_bytes=entry.payload_bytes,
+            disk_bytes=entry.disk_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitRecord:
+    """All that a decoder needs of one unit, verified."""
+
+    key: str
+    """64 hex digits."""
+    source_document: Document = field(repr=False)
+    codec_name: str
+    codec_config: Document = field(repr=False)
+    first_frame: int
+    pts: tuple[int, ...]
+    """Presentation times, ticks."""
+    duration_ticks: int
+    """How long the last frame stands."""
+    payload: bytes = field(repr=False)
+    """The codec's own bytes."""
+
+
+def read_document(file: InputFile, entry: IndexEntry, number: int, shard_tag: int) -> dict[str, Any]:
+    """The JSON object in a chunk."""
+    with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
+        if entry.payload_bytes > MAX_JSON:
+            raise ArchiveError(Code.LIMIT, f"JSON of {entry.payload_bytes} bytes; {MAX_JSON} are allowed")
+        return unpack_document(read_chunk(file, entry, number, shard_tag))
+
+
+def read_unit(
+    file: InputFile,
+    entry: IndexEntry,
+    number: int,
+    shard_tag: int,
+    *,
+    sources: Sequence[SourceEntry],
+    codecs: Sequence[CodecEntry],
+) -> UnitRecord:
+    """A unit, its head held against the index."""
+    payload = read_chunk(file, entry, number, shard_tag)
+    with located(archive=file.path, chunk=chunk_id(UNIT, number), offset=entry.offset):
+        head, start = UnitHead.unpack(payload)
+        here = (head.codec, head.first_frame, len(head.pts), head.t0, head.duration)
+        there = (entry.codec, entry.first_item, entry.items, entry.t0, entry.duration)
+        if here != there:
+            names = "codec, first frame, frames, t0, duration"
+            raise ArchiveError(Code.DISAGREES, f"{names} are {here} in the unit and {there} in the index")
+    codec = codecs[head.codec]
+    return UnitRecord(
+        key=head.key,
+        source_document=sources[entry.stream].document,
+        codec_name=codec.name,
+        codec_config=codec.config,
+        first_frame=head.first_frame,
+        pts=head.pts,
+        duration_ticks=head.duration_ticks,
+        payload=payload[start:],
+    )
+
+
+def _text(document: Document, name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
+        got = repr(value)[:80]
+        raise ArchiveError(Code.RECORD, f"{name} is {got}; a text of 1 to {MAX_NAME} characters is needed")
+    return value
+
+
+def _number(document: Document, name: str, high: int) -> int:
+    value = document.get(name)
+    if type(value) is not int or not 1 <= value <= high:
+        raise ArchiveError(Code.RECORD, f"{name} is {value!r:.80}; an integer from 1 to {high} is needed")
+    return value
+
+
+def _rational(document: Document, name: str) -> tuple[int, int]:
+    value = document.get(name)
+    parts = value if isinstance(value, list | tuple) else ()
+    if len(parts) != 2 or not all(type(part) is int and 1 <= part <= MAX_TICK for part in parts):
+        raise ArchiveError(
+            Code.RECORD, f"{name} is {value!r:.80}; [numerator, denominator] are needed, both 1 to {MAX_TICK}"
+        )
+    return (parts[0], parts[1])

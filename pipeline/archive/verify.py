@@ -1,0 +1,141 @@
+"""Check a whole file and name everything that is damaged, not only the first thing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from framefold.pipeline.archive.chunks import (
+    read_chunk,
+    read_file_header,
+    read_footer,
+    read_index,
+    unpack_index,
+)
+from framefold.pipeline.archive.errors import REMEDY, ArchiveError, Code
+from framefold.pipeline.archive.files import InputFile
+from framefold.pipeline.archive.reader import ArchiveReader
+from framefold.pipeline.archive.records import INDEX, FileHeader, IndexEntry, chunk_id
+from framefold.pipeline.archive.scan import Found, Gap, scan
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with an archive."""
+
+    code: Code
+    chunk: str | None
+    """Id of the chunk concerned; `?000005` if it is lost and its type with it; None for the file's own records."""
+    offset: int | None
+    """Where it begins in the file, bytes."""
+    message: str
+
+    @classmethod
+    def of(cls, error: ArchiveError) -> Self:
+        """What an error says."""
+        return cls(code=error.code, chunk=error.chunk, offset=error.offset, message=error.message)
+
+    @property
+    def remedy(self) -> str:
+        """What to do next."""
+        return REMEDY[self.code]
+
+    def __str__(self) -> str:
+        return str(ArchiveError(self.code, self.message, chunk=self.chunk, offset=self.offset))
+
+
+def verify(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
+    """All findings, in file order where there is one; none means that every byte is as it was written.
+
+    With a whole index each chunk is read where the index says. Without, the file is scanned, so that the
+    damage is told apart from what is still whole. `ArchiveError` only if the file cannot be opened.
+    """
+    with InputFile.open(path) as file:
+        return _Verification(file).run()
+
+
+class _Verification:
+    def __init__(self, file: InputFile) -> None:
+        self.file = file
+        self.findings: list[Finding] = []
+
+    def run(self) -> tuple[Finding, ...]:
+        header = self.attempt(lambda: read_file_header(self.file))
+        index = self.attempt(lambda: read_index(self.file))
+        if index is None:
+            self.attempt(lambda: self.check_by_scan(header))
+        else:
+            self.check_by_index(index[0], header.shard_tag if header else index[1])
+        if not self.findings:
+            self.attempt(self.read_everything)
+        return tuple(self.findings)
+
+    def attempt(self, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except ArchiveError as error:
+            self.findings.append(Finding.of(error))
+            return None
+
+    def check_by_index(self, entries: Sequence[IndexEntry], tag: int) -> None:
+        for number, entry in enumerate(entries):
+            try:
+                read_chunk(self.file, entry, number, tag)
+            except ArchiveError as error:
+                self.findings.append(Finding.of(error))
+
+    def check_by_scan(self, header: FileHeader | None) -> None:
+        try:
+            end = read_footer(self.file).index_offset
+        except ArchiveError:
+            end = self.file.size
+        found: dict[int, Found] = {}
+        for piece in scan(self.file, end=end, shard_tag=header.shard_tag if header else None):
+            if isinstance(piece, Gap):
+                self.report_gap(piece)
+                continue
+            found.setdefault(piece.header.number, piece)
+            if piece.error:
+                self.findings.append(Finding.of(piece.error))
+        self.report_lost(found)
+
+    def report_gap(self, gap: Gap) -> None:
+        message = f"{gap.length} bytes belong to no whole chunk"
+        self.findings.append(Finding(code=Code.FOREIGN_BYTES, chunk=None, offset=gap.offset, message=message))
+
+    def report_lost(self, found: dict[int, Found]) -> None:
+        """Name the chunks that were not found: all numbers up to the last one seen are known to have existed."""
+        entries = self.surviving_index(found)
+        # A stranger's numbers may be huge, but no file holds more chunks than headers fit into it.
+        count = min(max(found, default=-1) + 1, self.file.size // 64)
+        for number in range(count):
+            entry = entries[number] if number < len(entries) else None
+            name = chunk_id(entry.kind, number) if entry else f"?{number:06d}"
+            if number not in found:
+                self.report(Code.CHUNK_HEADER, name, "the chunk is lost: no whole header carries its number")
+            elif entry and found[number].error is None and found[number].sha256 != entry.sha256:
+                self.report(Code.DIGEST, name, "the chunk's SHA-256 is not the one in the index")
+
+    def report(self, code: Code, chunk: str, message: str) -> None:
+        self.findings.append(Finding(code=code, chunk=chunk, offset=None, message=message))
+
+    def surviving_index(self, found: dict[int, Found]) -> Sequence[IndexEntry]:
+        """The entries of an index that the scan found whole, when only the footer is lost or bytes moved."""
+        for piece in found.values():
+            if piece.header.kind == INDEX and piece.error is None:
+                try:
+                    return unpack_index(piece.index)
+                except ArchiveError:
+                    break
+        return ()
+
+    def read_everything(self) -> None:
+        """Every record is as it was written; does it also mean something that a reader accepts?"""
+        reader = ArchiveReader(self.file)
+        for unit in reader.units:
+            self.attempt(lambda name=unit.id: reader.read_unit(name))
+            self.attempt(lambda name=unit.id: reader.quality(name))

@@ -1,0 +1,172 @@
+"""A pipeline file, or the same as plain data, becomes a checked pipeline; the only reader of YAML.
+
+Every mistake is reported at once: what the YAML says, the engine's words, each stage's own options, the
+connections, and what a look at the machine shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from framefold.pipeline import registry, wiring
+from framefold.pipeline.draft import Draft, NodeSpec
+from framefold.pipeline.document import Document
+from framefold.pipeline.errors import Problem, SpecError
+from framefold.pipeline.findings import Finding, shown
+from framefold.pipeline.graph import Graph, assemble
+from framefold.pipeline.node_check import Extra, check_node
+from framefold.pipeline.option_errors import findings, known_names
+from framefold.pipeline.overrides import apply
+from framefold.pipeline.stage import Options
+from framefold.pipeline.yaml_loader import read_file
+
+_NODE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PIPELINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_PLACE = re.compile(r":(\d+):(\d+)$")
+_TOP_LEVEL = ("pipeline", "seed", "run_dir")
+
+
+class Header(Options):
+    """What a pipeline file says beside its stages."""
+
+    pipeline: Annotated[
+        str, Field(pattern=_PIPELINE_NAME, max_length=100, description="name of the pipeline")
+    ]
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
+    run_dir: Path | None = Field(
+        default=None, description="for reports and checkpoints; out/NAME.run by default"
+    )
+    stages: dict[str, Any]
+
+
+class PipelineSpec(BaseModel, frozen=True):
+    """A pipeline file, resolved: defaults, overrides and variables filled in."""
+
+    pipeline: str
+    seed: int
+    run_dir: Path
+    stages: Mapping[str, NodeSpec]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedPipeline:
+    """A pipeline that can run as far as can be told beforehand."""
+
+    file: str
+    """Where it was read from, as the user named it."""
+    spec: PipelineSpec
+    graph: Graph
+    warnings: tuple[Problem, ...] = ()
+    """What looks odd, but is allowed."""
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.spec.pipeline
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random."""
+        return self.spec.seed
+
+    @property
+    def run_dir(self) -> Path:
+        """Where reports and checkpoints go."""
+        return self.spec.run_dir
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), *, extra_stages: Extra = None) -> CheckedPipeline:
+    """Read and check a pipeline file; overrides look like `fit.codec.size=M`. SpecError with all mistakes."""
+    return _check(read_file(Path(path)), overrides, extra_stages)
+
+
+def from_mapping(
+    name: str, mapping: Mapping[str, Any], overrides: Sequence[str] = (), *, extra_stages: Extra = None
+) -> CheckedPipeline:
+    """Check a pipeline built in code in the same way; `mapping` is what the file would hold.
+
+    `name` stands for the file in messages, and is the pipeline's name unless the mapping gives one. Paths in
+    the mapping may be `pathlib.Path`s. TypeError for values that no file could hold.
+    """
+    pipeline = _UNFIT.sub("-", name).strip("-._") or "pipeline"
+    data = json.loads(json.dumps({"pipeline": pipeline, **mapping}, default=os.fspath, allow_nan=False))
+    return _check(Document(name=name, data=data), overrides, extra_stages)
+
+
+def _check(document: Document, overrides: Sequence[str], extra: Extra) -> CheckedPipeline:
+    document = apply(document, overrides, top_level=_TOP_LEVEL)
+    header, found = _header(document.data)
+    nodes = [check_node(name, body, extra) for name, body in _stages(document.data).items()]
+    drafts = {node.draft.name: node.draft for node in nodes}
+    found += [finding for node in nodes for finding in node.findings]
+    wires = wiring.connect(drafts)
+    if drafts:
+        found += wiring.check(drafts, wires, functools.cache(lambda: registry.loadable_stages(extra)))
+    problems = [mistake.problem for mistake in document.mistakes] + _problems(document, found)
+    if problems or header is None:
+        raise SpecError(sorted(problems, key=_line_and_column))
+    spec = _resolved(header, drafts)
+    return CheckedPipeline(
+        file=document.name,
+        spec=spec,
+        graph=assemble(spec.pipeline, spec.seed, drafts, wires.wires),
+        warnings=tuple(_problems(document, wiring.unused_ports(drafts, wires.wires))),
+    )
+
+
+def _header(data: Any) -> tuple[Header | None, list[Finding]]:
+    if not isinstance(data, dict):
+        return None, [Finding((), f"expected `pipeline: NAME` and `stages:`, got {shown(data)}")]
+    found = [
+        Finding(
+            ("stages", name), f"{shown(name)} is no name for a node; use a-z, 0-9 and _, a letter first", True
+        )
+        for name in _stages(data)
+        if not _NODE_NAME.fullmatch(name)
+    ]
+    if data.get("stages") == {}:
+        found.append(
+            Finding(("stages",), "is empty; add nodes, such as `frames: {stage: video_source, path: in.mp4}`")
+        )
+    try:
+        return Header.model_validate_json(json.dumps(data), strict=True), found
+    except ValidationError as error:
+        return None, found + findings(error, data, lambda path: known_names(Header, path))
+
+
+def _stages(data: Any) -> dict[str, Any]:
+    stages = data.get("stages") if isinstance(data, dict) else None
+    return stages if isinstance(stages, dict) else {}
+
+
+def _resolved(header: Header, drafts: Mapping[str, Draft]) -> PipelineSpec:
+    return PipelineSpec(
+        pipeline=header.pipeline,
+        seed=header.seed,
+        run_dir=header.run_dir or Path("out") / f"{header.pipeline}.run",
+        stages={name: draft.spec for name, draft in drafts.items()},
+    )
+
+
+def _problems(document: Document, found: Iterable[Finding]) -> list[Problem]:
+    """Tie findings to their places; those about values that could not even be read are left out."""
+    return [
+        document.problem(finding.path, finding.message, key=finding.at_key)
+        for finding in found
+        if not document.is_spoiled(finding.path)
+    ]
+
+
+def _line_and_column(problem: Problem) -> tuple[int, int]:
+    place = _PLACE.search(problem.where)
+    return (int(place[1]), int(place[2])) if place else (0, 0)

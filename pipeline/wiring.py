@@ -1,0 +1,260 @@
+"""How nodes connect: references resolved to edges, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from framefold.pipeline.draft import Draft
+from framefold.pipeline.findings import Finding, KeyPath, did_you_mean, listed, nearest
+from framefold.pipeline.stage import PortType, Stage, types_of
+
+UNNAMED_PORT = "out"
+MAX_BRIDGE = 3
+"""Stages in a row that are suggested to stand between two that do not fit."""
+
+StageClasses = Callable[[], Mapping[str, type[Stage]]]
+"""All stages that could be suggested; asked for only after a mistake, because it imports them."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One resolved reference: output `port` of node `source` feeds node `target`."""
+
+    source: str
+    port: str
+    target: str
+    path: KeyPath
+    """Where the reference stands."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """All references of a file, resolved as far as possible."""
+
+    wires: tuple[Wire, ...]
+    findings: tuple[Finding, ...]
+    guessed: frozenset[str]
+    """Nodes that an unresolved reference probably meant."""
+
+
+def connect(drafts: Mapping[str, Draft]) -> Wiring:
+    """Resolve every input of every node."""
+    wires: list[Wire] = []
+    findings: list[Finding] = []
+    guessed: set[str] = set()
+    for draft in drafts.values():
+        for number, reference in enumerate(draft.spec.inputs):
+            path = ("stages", draft.name, "inputs", number)
+            found = _resolve(drafts, reference, draft.name, path)
+            if isinstance(found, Wire):
+                wires.append(found)
+                continue
+            findings.append(found)
+            guessed.update(_meant(reference, drafts))
+    return Wiring(tuple(wires), tuple(findings), frozenset(guessed))
+
+
+def check(drafts: Mapping[str, Draft], wiring: Wiring, stage_classes: StageClasses) -> Iterator[Finding]:
+    """Every mistake in how the nodes stand together."""
+    yield from wiring.findings
+    yield from _duplicates(wiring.wires)
+    for draft in drafts.values():
+        yield from _arity(draft, drafts)
+        yield from _replicas(draft)
+    for wire in wiring.wires:
+        yield from _types(wire, drafts, stage_classes)
+    yield from _cycles(drafts, wiring.wires)
+    yield from _ends(drafts, wiring)
+
+
+def unused_ports(drafts: Mapping[str, Draft], wires: Sequence[Wire]) -> Iterator[Finding]:
+    """Ports that nobody takes, of nodes of which another port is taken: allowed, but worth a word."""
+    taken = {(wire.source, wire.port) for wire in wires}
+    for draft in drafts.values():
+        ports = [] if draft.ports is None else list(draft.ports.emits)
+        left = [f"{draft.name}.{port}" for port in ports if (draft.name, port) not in taken]
+        if left and len(left) < len(ports):
+            yield Finding(("stages", draft.name), f"nobody takes {listed(left)}; what goes there is dropped")
+
+
+def type_names(port: PortType) -> str:
+    """`Clip or ImageBatch`."""
+    return listed([kind.__name__ for kind in types_of(port)], last="or")
+
+
+def fits(emitted: PortType, accepted: PortType) -> bool:
+    """Whether something that leaves by one port may be welcome at the other."""
+    return any(
+        issubclass(given, taken) or issubclass(taken, given)
+        for given in types_of(emitted)
+        for taken in types_of(accepted)
+    )
+
+
+def topological(names: Iterable[str], wires: Sequence[Wire]) -> list[str]:
+    """Upstream before downstream, otherwise in the order given; nodes on or after a cycle are left out."""
+    place = {name: number for number, name in enumerate(names)}
+    missing = Counter(wire.target for wire in wires)
+    downstream: defaultdict[str, list[str]] = defaultdict(list)
+    for wire in wires:
+        downstream[wire.source].append(wire.target)
+    ready = [(number, name) for name, number in place.items() if not missing[name]]
+    order: list[str] = []
+    while ready:
+        order.append(heapq.heappop(ready)[1])
+        for target in downstream[order[-1]]:
+            missing[target] -= 1
+            if not missing[target]:
+                heapq.heappush(ready, (place[target], target))
+    return order
+
+
+def _resolve(drafts: Mapping[str, Draft], reference: str, target: str, path: KeyPath) -> Wire | Finding:
+    name, dot, port = reference.partition(".")
+    if name not in drafts:
+        others = [other for other in drafts if other != target]
+        guess = did_you_mean(name, others) or ";"
+        return Finding(path, f"there is no node {name!r}{guess} nodes: {listed(others)}")
+    ports = drafts[name].ports
+    port = port if dot else UNNAMED_PORT
+    if ports is None or port in ports.emits:
+        return Wire(name, port, target, path)
+    return Finding(path, _no_port(name, port if dot else None, list(ports.emits)))
+
+
+def _no_port(name: str, port: str | None, ports: list[str]) -> str:
+    if not ports:
+        return f"{name!r} is a sink and gives nothing; take the output of the node before it"
+    choices = listed([f"{name}.{other}" for other in ports], last="or")
+    if port is None:
+        return f"{name!r} has named outputs; write {choices}"
+    return f"{name!r} has no output {port!r}{did_you_mean(port, ports) or ';'} write {choices}"
+
+
+def _meant(reference: str, drafts: Mapping[str, Draft]) -> Iterator[str]:
+    name = reference.partition(".")[0]
+    guess = nearest(name, drafts)
+    if guess is not None:
+        yield guess
+
+
+def _duplicates(wires: Sequence[Wire]) -> Iterator[Finding]:
+    seen: set[tuple[str, str, str]] = set()
+    for wire in wires:
+        edge = (wire.source, wire.port, wire.target)
+        if edge in seen:
+            yield Finding(
+                wire.path, f"{wire.source!r} is named twice; each item would come twice, remove one"
+            )
+        seen.add(edge)
+
+
+def _arity(draft: Draft, drafts: Mapping[str, Draft]) -> Iterator[Finding]:
+    if draft.ports is None or not draft.inputs_read:
+        return
+    at = ("stages", draft.name, "inputs")
+    if draft.is_source and draft.spec.inputs:
+        yield Finding(at, f"{draft.spec.stage} is a source and takes no inputs; remove them", at_key=True)
+    if draft.ports.accepts is not None and not draft.spec.inputs:
+        givers = [
+            name
+            for name, other in drafts.items()
+            if name != draft.name and _gives(other, draft.ports.accepts)
+        ]
+        hint = f", such as {listed(givers, last='or')}" if givers else ""
+        needed = type_names(draft.ports.accepts)
+        yield Finding(at, f"{draft.spec.stage} needs inputs that give {needed}{hint}; write inputs: [NODE]")
+
+
+def _gives(draft: Draft, accepted: PortType) -> bool:
+    return draft.ports is not None and any(fits(kind, accepted) for kind in draft.ports.emits.values())
+
+
+def _replicas(draft: Draft) -> Iterator[Finding]:
+    if draft.stage_class is not None and draft.stage_class.stateful and draft.spec.replicas > 1:
+        message = (
+            f"{draft.spec.stage} sees all items in order, so it has 1 replica, got {draft.spec.replicas}"
+        )
+        yield Finding(("stages", draft.name, "replicas"), message)
+
+
+def _types(wire: Wire, drafts: Mapping[str, Draft], stage_classes: StageClasses) -> Iterator[Finding]:
+    source, target = drafts[wire.source], drafts[wire.target]
+    if source is target or source.ports is None or target.ports is None or target.ports.accepts is None:
+        return
+    emitted, accepted = source.ports.emits[wire.port], target.ports.accepts
+    if fits(emitted, accepted):
+        return
+    bridge = _bridge(emitted, accepted, stage_classes())
+    remedy = f"put {' -> '.join(bridge)} between them" if bridge else "no stage turns one into the other"
+    given = f"{wire.source} ({source.spec.stage}) gives {type_names(emitted)}"
+    taken = f"{wire.target} ({target.spec.stage}) takes {type_names(accepted)}"
+    yield Finding(wire.path, f"{given}, but {taken}; {remedy}")
+
+
+def _bridge(emitted: PortType, accepted: PortType, classes: Mapping[str, type[Stage]]) -> list[str]:
+    """Find the shortest chain of stages from one type to the other; empty if there is none."""
+    chains: deque[tuple[PortType, list[str]]] = deque([(emitted, [])])
+    seen: set[PortType] = {emitted}
+    while chains:
+        kind, chain = chains.popleft()
+        for name, out in _steps(kind, classes) if len(chain) < MAX_BRIDGE else ():
+            if fits(out, accepted):
+                return [*chain, name]
+            if out not in seen:
+                seen.add(out)
+                chains.append((out, [*chain, name]))
+    return []
+
+
+def _steps(kind: PortType, classes: Mapping[str, type[Stage]]) -> Iterator[tuple[str, PortType]]:
+    for name, stage_class in classes.items():
+        if stage_class.accepts is not None and fits(kind, stage_class.accepts):
+            yield from ((name, out) for out in stage_class.emits.values())
+
+
+def _cycles(drafts: Mapping[str, Draft], wires: Sequence[Wire]) -> Iterator[Finding]:
+    """Each cycle once: whoever walks upstream from a node without an order ends up in one."""
+    stuck = set(drafts) - set(topological(drafts, wires))
+    upstream = {wire.target: wire for wire in wires if wire.source in stuck}
+    seen: set[str] = set()
+    for start in drafts:
+        name, trail = start, list[str]()
+        while name in stuck and name not in seen:
+            seen.add(name)
+            trail.append(name)
+            name = upstream[name].source
+        if name in trail:
+            yield _cycle(trail[trail.index(name) :], upstream)
+
+
+def _cycle(loop: list[str], upstream: Mapping[str, Wire]) -> Finding:
+    path = upstream[loop[0]].path
+    if len(loop) == 1:
+        return Finding(path, f"{loop[0]!r} takes its own output; name another node")
+    forward = [loop[0], *reversed(loop)]
+    return Finding(path, f"the nodes {' -> '.join(forward)} form a cycle; items could never leave it")
+
+
+def _ends(drafts: Mapping[str, Draft], wiring: Wiring) -> Iterator[Finding]:
+    """Check that there is a source and a sink, and that every output is taken."""
+    if any(draft.ports is None or not draft.inputs_read for draft in drafts.values()):
+        return
+    if not any(draft.is_source for draft in drafts.values()):
+        yield Finding(
+            ("stages",), "no source: nothing would ever come; begin with a stage that takes no inputs"
+        )
+    taken = {wire.source for wire in wiring.wires} | wiring.guessed
+    loose = [name for name, draft in drafts.items() if not draft.is_sink and name not in taken]
+    if loose and not any(draft.is_sink for draft in drafts.values()):
+        yield Finding(
+            ("stages",), f"no sink: the output of {listed(loose)} is never kept; end with one that writes it"
+        )
+        return
+    for name in loose:
+        yield Finding(
+            ("stages", name), "nobody takes its output; name it in the inputs of another node, or remove it"
+        )

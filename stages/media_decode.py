@@ -1,0 +1,153 @@
+"""Coded video to RGB pictures, one at a time, with their exact times.
+
+Colours are converted by each frame's own matrix and range tags, with bit-exact rounding, so that every
+machine gets the same pixels. An untagged matrix is read as players read it: BT.709 from 1280 pixels of width
+or more than 576 lines on, BT.601 below; an untagged range is limited for YUV and full for RGB and `yuvj`
+formats. The tags themselves are kept as found, unspecified stays unspecified. Samples of more than 8 bits
+become 8, alpha is dropped, and frames stay as coded: rotation and pixel aspect are not applied.
+
+Decoding runs on one thread: only then does FFmpeg mark each picture in which it had to hide damage.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BufferedReader
+
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+
+from framefold.codecs.clip import MAX_PIXELS, ColorTags
+from framefold.pipeline.errors import RefusedInput
+from framefold.stages.media_probe import MEDIA_ERRORS, VideoProbe, open_media, picture_track
+
+EXACT = (
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+)
+"""How swscale converts: full chroma, and the same result on every processor."""
+
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+}
+MATRICES |= {9: Colorspace.BT2020}
+"""Code points of ISO/IEC 23091-2 that swscale converts."""
+
+_UNSPECIFIED = 2
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded frame."""
+
+    rgb: npt.NDArray[np.uint8]
+    """(H, W, 3), 0..255."""
+    pts: int
+    """Presentation time in ticks of the stream."""
+    duration: int
+    """Ticks; 0 if the file does not say and no rate is known."""
+    color: ColorTags
+
+
+def decode_pictures(file: BufferedReader, probe: VideoProbe) -> Iterator[Picture]:
+    """Yield the pictures in presentation order; RefusedInput names the frame from which they cannot be had."""
+    clock = _Clock(probe)
+    number, size = 0, (0, 0)
+    reformatter = VideoReformatter()
+    for number, frame in enumerate(_frames(file, probe)):
+        size = size if number else (frame.width, frame.height)
+        if (frame.width, frame.height) != size:
+            raise RefusedInput(
+                f"the frame size changes from {size[0]}x{size[1]} to {frame.width}x{frame.height} "
+                f"at frame {number}; split the file there"
+            )
+        yield Picture(to_rgb(frame, reformatter), *clock.time_of(frame), color_of(frame))
+
+
+def _frames(file: BufferedReader, probe: VideoProbe) -> Iterator[VideoFrame]:
+    count = 0
+    with open_media(file) as container:
+        stream = picture_track(container)
+        stream.codec_context.options = {
+            "max_pixels": str(2 * MAX_PIXELS)
+        }  # padded sizes are compared with it
+        stream.codec_context.thread_count = 1
+        try:
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise RefusedInput(
+                        f"damaged from frame {count} on: part of the picture could not be decoded"
+                    )
+                yield frame
+                count += 1
+        except MEDIA_ERRORS as error:
+            raise RefusedInput(f"damaged from frame {count} on: {error}") from error
+    if count == 0:
+        raise RefusedInput("its video track cannot be decoded to any picture")
+
+
+def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8."""
+    try:
+        rgb = reformatter.reformat(
+            frame, format="rgb24", src_colorspace=_source_matrix(frame), interpolation=EXACT, threads=1
+        )
+    except MEDIA_ERRORS as error:
+        raise RefusedInput(f"pixel format {frame.format.name} cannot be converted to RGB: {error}") from error
+    return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+
+
+def _source_matrix(frame: VideoFrame) -> int | None:
+    """Return what swscale calls the frame's matrix; None where none is needed."""
+    if frame.format.is_rgb:
+        return None
+    if frame.colorspace == _UNSPECIFIED:
+        return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
+    if frame.colorspace not in MATRICES:
+        raise RefusedInput(
+            f"colour matrix {frame.colorspace} (ISO/IEC 23091-2) cannot be converted to RGB; convert the file "
+            "to BT.601, BT.709 or BT.2020 first"
+        )
+    return MATRICES[frame.colorspace]
+
+
+def color_of(frame: VideoFrame) -> ColorTags:
+    """Return the frame's tags as they are; a range out of bounds counts as unspecified."""
+    return ColorTags(
+        primaries=int(frame.color_primaries),
+        transfer=int(frame.color_trc),
+        matrix=int(frame.colorspace),
+        range=int(frame.color_range) if frame.color_range in (1, 2) else 0,
+    )
+
+
+class _Clock:
+    """Times of the frames: the file's own, or counted on from the last known one at the average rate."""
+
+    def __init__(self, probe: VideoProbe) -> None:
+        self._step = 1 / (probe.frame_rate or Fraction(25)) / probe.time_base
+        """Ticks per frame, not rounded: a hundred thousand frames on, the time is still right."""
+        self._last_known = -self._step
+        self._since = 0
+        self._warned = False
+
+    def time_of(self, frame: VideoFrame) -> tuple[int, int]:
+        """(pts, duration) in ticks."""
+        duration = frame.duration or max(1, round(self._step))
+        if frame.pts is not None:
+            self._last_known, self._since = Fraction(frame.pts), 0
+            return frame.pts, duration
+        if not self._warned:
+            _log.warning("the file lacks presentation times; they are counted from its average frame rate")
+            self._warned = True
+        self._since += 1
+        return round(self._last_known + self._since * self._step), duration

@@ -1,0 +1,228 @@
+"""What is in a video file, found out before a frame is decoded; nothing here trusts the file.
+
+Only containers on a list are opened, from a file object, and any wish of a demuxer to open a second file is
+refused: a `.mp4` that is really an ffconcat list or an HLS playlist would otherwise show other local files.
+
+What counts as truncated: ISO and RIFF files that end before the length their own boxes state; packets cut
+short; fewer packets than the sample index lists; a Matroska file whose demuxer reports damage. MPEG-TS and raw
+streams state no length, so a tail missing there cannot be told from a shorter film.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BufferedReader
+from typing import Any
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE
+from framefold.pipeline.errors import RefusedInput
+
+FORMATS = (
+    *(
+        "mov",
+        "mp4",
+        "m4a",
+        "3gp",
+        "3g2",
+        "mj2",
+        "matroska",
+        "webm",
+        "avi",
+        "mpegts",
+        "mpeg",
+        "flv",
+        "ogg",
+        "nut",
+    ),
+    *("asf", "mxf", "dv", "yuv4mpegpipe", "ivf", "h264", "hevc", "obu", "m4v", "mpegvideo"),
+)
+"""FFmpeg's names of the demuxers that may run. None of them follows a reference to another file by itself."""
+
+SUFFIXES = (
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".3gp",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".mpg",
+        ".mpeg",
+        ".vob",
+    ),
+    *(
+        ".flv",
+        ".ogv",
+        ".nut",
+        ".wmv",
+        ".asf",
+        ".mxf",
+        ".dv",
+        ".y4m",
+        ".ivf",
+        ".h264",
+        ".264",
+        ".hevc",
+        ".265",
+        ".obu",
+    ),
+)
+"""What is taken for a video in a folder."""
+
+MAX_FRAMES = 2_592_000
+"""12 hours at 60 frames per second: longer than any film, short enough to index in memory."""
+
+MEDIA_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError)
+"""What PyAV raises over a file that is not what it says."""
+
+
+@dataclass(frozen=True)
+class VideoProbe:
+    """What the demuxer says of the picture track."""
+
+    time_base: Fraction
+    """Seconds per tick."""
+    frame_rate: Fraction | None
+    """Average frames per second, if the container knows."""
+
+
+def open_media(file: BufferedReader) -> InputContainer:
+    """Open the file's container, from its beginning; RefusedInput if it is none of `FORMATS`."""
+    file.seek(0)
+    try:
+        return av.open(
+            file,
+            "r",
+            options={"format_whitelist": ",".join(FORMATS)},
+            metadata_errors="replace",
+            io_open=_refuse_second_file,
+        )
+    except MEDIA_ERRORS as error:
+        raise RefusedInput(
+            "not a video file of a kind that is read here (MP4/MOV, Matroska/WebM, AVI, MPEG, FLV, Ogg, NUT, "
+            "ASF, MXF, DV, Y4M, IVF, raw H.264/HEVC/AV1); playlists and lists of files are never followed"
+        ) from error
+
+
+def _refuse_second_file(url: str, flags: int, options: dict[str, str]) -> Any:
+    raise PermissionError(f"the file refers to another one ({url}), which is not opened")
+
+
+def probe(file: BufferedReader) -> VideoProbe:
+    """Read every packet of the picture track; RefusedInput says what is wrong with the file."""
+    cut = _missing_tail(file)
+    if cut:
+        raise RefusedInput(f"truncated: {cut}; copy the file again from where it came")
+    with open_media(file) as container:
+        stream = picture_track(container)
+        _check_size(stream.codec_context.width, stream.codec_context.height)
+        listed = len(stream.index_entries) if "mp4" in container.format.name else 0
+        packets = _count_packets(container, stream)
+        if packets < listed:
+            raise RefusedInput(f"truncated: {packets} of the {listed} frames that its index lists are there")
+        if packets == 0 or stream.time_base is None:
+            raise RefusedInput("its video track holds no frames")
+        rate = stream.average_rate or stream.guessed_rate
+        return VideoProbe(stream.time_base, Fraction(rate) if rate else None)
+
+
+def picture_track(container: InputContainer) -> VideoStream:
+    """Return the first video stream that is not a cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    kinds = sorted({stream.type for stream in container.streams})
+    raise RefusedInput(f"holds no video track, only {', '.join(kinds) or 'an empty container'}")
+
+
+def _check_size(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise RefusedInput(
+            f"frames of {width}x{height} pixels; at most {MAX_SIDE} per side (MAX_SIDE) are allowed"
+        )
+    if width * height > MAX_PIXELS:
+        raise RefusedInput(
+            f"frames of {width}x{height} pixels; at most {MAX_PIXELS} in all (MAX_PIXELS) are allowed"
+        )
+
+
+def _count_packets(container: InputContainer, stream: VideoStream) -> int:
+    count = 0
+    with _DemuxerErrors() as errors:
+        try:
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise RefusedInput(f"truncated or damaged: the data of frame {count} is cut short")
+                count += packet.size > 0
+                if count > MAX_FRAMES:
+                    raise RefusedInput(f"more than {MAX_FRAMES} frames (MAX_FRAMES); split the file")
+        except MEDIA_ERRORS as error:
+            raise RefusedInput(
+                f"truncated or damaged: reading stops after {count} frames ({error})"
+            ) from error
+    if errors.messages and "matroska" in container.format.name:  # it skips damage and only says so in its log
+        raise RefusedInput(f"truncated or damaged, {count} frames are left: {errors.messages[0]}")
+    return count
+
+
+class _DemuxerErrors:
+    """Collects what libavformat reports as errors on this thread, which PyAV keeps silent otherwise."""
+
+    def __enter__(self) -> _DemuxerErrors:
+        self.messages: list[str] = []
+        self._level = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        self._capture = av.logging.Capture(local=True)
+        self._logs = self._capture.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._capture.__exit__(None, None, None)
+        av.logging.set_level(self._level)
+        self.messages = [text.strip() for _, name, text in self._logs if "matroska" in name]
+
+
+_BOXES = frozenset(
+    (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"sidx", b"mfra", b"uuid", b"styp")
+)
+
+
+def _missing_tail(file: BufferedReader) -> str | None:
+    """Say what is missing at the end of an ISO (MP4, MOV) or RIFF (AVI) file, by its own lengths."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[4:8] in _BOXES:
+        return _missing_boxes(file, end)
+    if head[:4] == b"RIFF" and 8 + int.from_bytes(head[4:8], "little") > end:
+        return f"{8 + int.from_bytes(head[4:8], 'little') - end} bytes are missing at the end"
+    return None
+
+
+def _missing_boxes(file: BufferedReader, end: int) -> str | None:
+    """Walk the top-level boxes of ISO/IEC 14496-12, section 4.2; a size of 0 means up to the end."""
+    position, kinds = 0, set()
+    while position + 8 <= end:
+        file.seek(position)
+        header = file.read(16)
+        kind, size = header[4:8], int.from_bytes(header[:4])
+        size = int.from_bytes(header[8:16]) if size == 1 else size or end - position
+        if kind not in _BOXES or size < 8:
+            break  # what follows is not ISO; the demuxer says what it makes of it
+        kinds.add(kind)
+        position += size
+        if position > end:
+            return f"{position - end} bytes are missing at the end (box '{kind.decode()}')"
+    return None if b"moov" in kinds or b"mdat" not in kinds else "it has no index (box 'moov')"

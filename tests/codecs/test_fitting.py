@@ -1,0 +1,206 @@
+import math
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from framefold.codecs.base import FitSettings
+from framefold.codecs.fitting import FitDiverged, FitPlan, fit, loss_and_error, schedule, ssim, tensors_of
+from framefold.codecs.testing import moving_shapes
+from torch import nn
+
+
+class Painter(nn.Module):
+    """A learnable picture per frame."""
+
+    def __init__(self, frames, fill=0.5):
+        super().__init__()
+        self.pictures = nn.Parameter(torch.full(frames.shape, fill))
+
+    def forward(self, indices, rows=slice(None), columns=slice(None)):
+        return self.pictures[indices][:, :, rows, columns]
+
+
+class Shifted(Painter):
+    """One that is useless after its n-th step."""
+
+    def __init__(self, frames, at, value, once=True):
+        super().__init__(frames)
+        self.at, self.value, self.once, self.calls = at, value, once, 0
+
+    def forward(self, indices):
+        self.calls += 1
+        bad = self.calls == self.at if self.once else self.calls >= self.at
+        return self.pictures[indices] + (self.value if bad else 0)
+
+
+def plan(**options):
+    return FitPlan(**{"steps": 200, "learning_rate": 0.05, **options})
+
+
+def mse(module, frames):
+    with torch.no_grad():
+        return float(((module.pictures - torch.from_numpy(frames) / 255) ** 2).mean())
+
+
+@pytest.fixture
+def frames():
+    return moving_shapes(3, 10, 14)
+
+
+@pytest.mark.parametrize("loss", ["l2", "l1", "l1_ssim"])
+def test_every_loss_brings_the_picture_closer(frames, loss):
+    module = Painter(frames)
+    before = mse(module, frames)
+    progress = list(fit(module, frames, plan(loss=loss)))
+    assert mse(module, frames) < before / 50
+    assert progress[-1].fraction == 1.0
+    assert progress[-1].step == 200
+    assert not module.training
+
+
+def test_the_estimated_psnr_is_that_of_the_last_window(frames):
+    module = Painter(frames)
+    *_, last = fit(module, frames, plan(learning_rate=1e-12, warm_up=0.0))
+    assert last.psnr_db == pytest.approx(-10 * math.log10(mse(module, frames)), abs=0.2)
+
+
+def test_each_epoch_shows_every_frame_once(frames):
+    seen = []
+
+    class Watched(Painter):
+        def forward(self, indices):
+            seen.extend(indices.tolist())
+            return super().forward(indices)
+
+    list(fit(Watched(frames), frames, plan(steps=4, batch=2)))
+    assert sorted(seen[:3]) == [0, 1, 2]
+    assert sorted(seen[3:]) == [0, 1, 2]
+
+
+def test_a_lattice_reaches_every_pixel(frames):
+    module = Painter(frames, fill=-1.0)
+    list(fit(module, frames, plan(lattice=3, steps=400)))
+    assert mse(module, frames) < 0.01
+
+
+def test_same_seed_same_tensors_another_seed_others(frames):
+    def fitted(seed):
+        module = Painter(frames)
+        list(fit(module, frames, plan(steps=10, seed=seed)))
+        return tensors_of(module)["pictures"]
+
+    assert np.array_equal(fitted(1), fitted(1))
+    assert not np.array_equal(fitted(1), fitted(2))
+
+
+def test_global_random_state_is_untouched(frames):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    list(fit(Painter(frames), frames, plan(steps=5)))
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_read_only_frames_are_fitted_without_a_warning(frames):
+    frames.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(fit(Painter(frames), frames, plan(steps=2)))
+
+
+def test_a_budget_in_seconds_ends_the_fit(frames):
+    *_, last = fit(Painter(frames), frames, plan(steps=None, seconds=0.2))
+    assert last.step > 0
+    assert last.fraction == 1.0
+
+
+def test_the_target_stops_the_fit_early(frames):
+    *_, last = fit(Painter(frames), frames, plan(steps=100_000, target_psnr_db=15.0))
+    assert last.step < 5000
+    assert last.psnr_db >= 15.0
+
+
+def test_masked_weights_are_exactly_zero_and_the_others_learn(frames):
+    module = Painter(frames)
+    mask = np.random.default_rng(0).random(frames.shape) < 0.5
+    list(fit(module, frames, plan(), masks={"pictures": mask}))
+    pictures = tensors_of(module)["pictures"]
+    assert not pictures[~mask].any()
+    assert pictures[mask] == pytest.approx(frames[mask] / 255, abs=0.1)
+
+
+@pytest.mark.parametrize("masks", [{"other": np.ones((2,), bool)}, {"pictures": np.ones((2,), bool)}])
+def test_masks_that_do_not_fit_are_refused(frames, masks):
+    with pytest.raises(ValueError, match=r"'(other|pictures)'.*pictures"):
+        list(fit(Painter(frames), frames, plan(), masks=masks))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
+def test_one_bad_step_is_undone(frames, value):
+    module = Shifted(frames, at=120, value=value)
+    list(fit(module, frames, plan(steps=400)))
+    assert mse(module, frames) < 0.01
+
+
+def test_a_bad_last_step_leaves_the_last_good_network(frames):
+    module = Shifted(frames, at=400, value=math.nan)
+    list(fit(module, frames, plan(steps=400)))
+    assert mse(module, frames) < 0.01
+
+
+def test_a_fit_that_keeps_diverging_gives_up_by_name(frames):
+    with pytest.raises(FitDiverged, match="4 times.*learning_rate"):
+        list(fit(Shifted(frames, at=60, value=math.nan, once=False), frames, plan(steps=1000)))
+
+
+def test_a_fit_that_was_never_sound_says_so(frames):
+    with pytest.raises(FitDiverged, match="no window"):
+        list(fit(Shifted(frames, at=1, value=math.nan, once=False), frames, plan(steps=10)))
+
+
+def test_rate_factors_apply_by_prefix(frames):
+    module = nn.Module()
+    module.slow, module.fast = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    module.forward = lambda indices: (module.slow + module.fast).expand(len(indices), 3, 10, 14)
+    list(fit(module, frames, plan(steps=1, learning_rate=0.01, rate_factors={"fas": 5.0}, warm_up=0.0)))
+    assert module.fast.item() == pytest.approx(5 * module.slow.item(), rel=1e-5)
+    assert module.slow.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_schedule_rises_then_falls_to_its_floor():
+    assert schedule(0.0, 0.1) == schedule(1.0, 0.1) == 1e-3
+    assert schedule(0.0, 0.0) == 1.0
+    assert schedule(0.05, 0.1) < schedule(0.1, 0.1) > schedule(0.5, 0.1) > schedule(0.9, 0.1)
+
+
+def test_settings_override_the_plan():
+    tuned = plan(loss="l1").overridden(FitSettings(seconds=2.0, learning_rate=0.5, seed=7))
+    assert (tuned.steps, tuned.seconds, tuned.learning_rate, tuned.loss, tuned.seed) == (None, 2.0, 0.5, "l1", 7)
+    assert plan().overridden(FitSettings()).steps == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seconds": 1.0}, {"steps": None}, {"steps": 0}, {"learning_rate": math.nan}, {"batch": 0}, {"lattice": -1}],
+)
+def test_an_impossible_plan_is_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}="):
+        plan(**options)
+
+
+def test_ssim_is_one_for_equal_pictures_and_less_for_blurred_ones():
+    picture = torch.from_numpy(moving_shapes(1, 20, 20)) / 255
+    blurred = nn.functional.avg_pool2d(picture, 3, stride=1, padding=1)
+    assert ssim(picture, picture).item() == pytest.approx(1.0, abs=1e-5)
+    assert ssim(picture, blurred).item() < 0.9
+    assert ssim(picture[..., :1, :2], picture[..., :1, :2]).item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_error_beside_the_loss_is_the_mean_square():
+    a, b = torch.zeros(1, 3, 6, 6), torch.full((1, 3, 6, 6), 0.5)
+    for loss in ("l2", "l1", "l1_ssim"):
+        _, error = loss_and_error(a, b, loss)
+        assert error.item() == pytest.approx(0.25)
+    assert loss_and_error(a, b, "l1")[0].item() == pytest.approx(0.5)
