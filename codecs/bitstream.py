@@ -18,7 +18,8 @@ The directory: varint number of tensors, and for each tensor
 |-------|-------------|-----------------------------------------------------------------------------------|
 | 1     | name length | bytes of the name, 0 .. 255                                                         |
 | ...   | name        | UTF-8, unique within the stream                                                     |
-| 1     | kind        | rank (0 .. 8) in the high four bits; in the low four 0 for one step, or 1 + the axis along which each index has its own step |
+| 1     | kind        | rank (0 .. 8) in the high four bits; in the low four 0 for one step per tensor, |
+|       |             | or 1 + the axis along which each index has its own step                         |
 | v ... | shape       | one varint per dimension                                                            |
 
 The model section and the words advance together. For each tensor in order:
@@ -31,8 +32,9 @@ The model section and the words advance together. For each tensor in order:
 An array is a model (`symbol_models`) in the model section, its symbols in the words, its escaped symbols
 (signed Exp-Golomb of order 8) in the model section; an array without elements is nothing at all.
 
-A reader refuses, before it allocates, more than 4096 tensors, 8 dimensions, 255 bytes of a name and 2**28 elements
-in all. Nothing here detects a changed word: the archive's checksums do. How it may grow: under another version.
+A reader refuses, before it allocates, more than 4096 tensors, 8 dimensions, 255 bytes of a name and 2**28
+elements in all. Nothing here detects a changed word: the archive's checksums do. How it may grow: by another
+version.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ FIRST_EXPONENT = -80
 
 
 def encode(symbols: SymbolTensors) -> bytes:
-    """The stream of a quantized network; ValueError names a tensor that the format cannot hold.
+    """Write a quantized network; ValueError names a tensor that the format cannot hold.
 
     The axis of a tensor with a single step says nothing and is not stored: it reads back as 0.
     """
@@ -77,9 +79,10 @@ def encode(symbols: SymbolTensors) -> bytes:
 def decode(
     payload: bytes, *, span: Span, codec: str, config: Mapping[str, Any], max_elements: int = MAX_ELEMENTS
 ) -> SymbolTensors:
-    """What `encode` was given, exactly; BitstreamError (a ValueError) if the bytes are no such stream.
+    """Give back exactly what `encode` was given.
 
-    `max_elements` bounds the memory that a stranger's stream may ask for (about 8 bytes each).
+    BitstreamError (a ValueError) says why the bytes are no such stream. `max_elements` bounds the memory
+    that a stranger's stream may ask for (about 8 bytes each).
     """
     cursor = Cursor(payload)
     if (version := cursor.byte("version")) != VERSION:
@@ -95,7 +98,7 @@ def decode(
 
 
 def _entry(name: str, tensor: QuantizedTensor) -> Entry:
-    """The directory's line for a tensor, once it is known to be well-formed."""
+    """Make the directory's line for a tensor, once that is known to be well-formed."""
     symbols, steps = tensor.symbols, tensor.steps
     if symbols.dtype != np.int32 or (
         symbols.size and max(-int(symbols.min()), int(symbols.max())) > MAX_SYMBOL

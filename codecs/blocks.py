@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class UpBlock(nn.Module):
-    """The NeRV block: convolution, pixel shuffle, activation (NeRV, section 3.1, figure 2).
+    """The NeRV block: convolution, pixel shuffle, activation (NeRV, section 3.1).
 
     `(B, inputs, h, w) -> (B, outputs, h * stride, w * stride)`. The convolution runs before the picture
     grows, so it costs stride^2 times less than one that runs after.
@@ -27,7 +27,7 @@ class UpBlock(nn.Module):
 
 
 class TimeGrid(nn.Module):
-    """A feature map for some moments of the clip, linear in between (FFNeRV, section 3.3, "temporal grids").
+    """A feature map for some moments of the clip, linear in between (as in FFNeRV).
 
     `nodes` maps (nodes, channels, h, w) lie evenly over `frames` frames, the first on the first frame and the
     last on the last. Fewer nodes than frames store what changes slowly.
@@ -42,15 +42,15 @@ class TimeGrid(nn.Module):
         """LongTensor (B,) -> (B, channels, h, w)."""
         nodes = torch.arange(len(self.maps), device=indices.device)
         positions = indices * self.nodes_per_frame
-        # A matrix of hat functions: unlike a gather, its gradient is one dense product and the same on every run.
+        # Hat functions as a matrix: unlike a gather's, its gradient is one product and the same on every run.
         weights = (1 - (positions[:, None] - nodes).abs()).clamp(min=0).to(self.maps.dtype)
-        return (weights @ self.maps.flatten(1)).unflatten(1, self.maps.shape[1:])
+        return (weights @ self.maps.flatten(1)).view(-1, *self.maps.shape[1:])
 
 
 def positional_encoding(frames: int, base: float, levels: int) -> Tensor:
-    """Row i: sin and cos of `base**k * pi * i / frames`, k = 0 ... levels - 1; float32 (frames, 2 * levels).
+    """Row i: sin and cos of `base**k * pi * i / frames`, k = 0 ... levels - 1; (frames, 2 * levels) float32.
 
-    Equation 1 of NeRV. The phases reach 1e8, where float32 has no fraction left: they are computed in float64.
+    Equation 1 of NeRV. The phases reach 1e8, where float32 has no fraction left: float64 computes them.
     """
     times = torch.arange(frames, dtype=torch.float64) / frames
     rates = base ** torch.arange(levels, dtype=torch.float64) * torch.pi

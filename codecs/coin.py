@@ -1,7 +1,7 @@
 """COIN: the SIREN of fixed small sizes with which storing pictures as networks began.
 
 Dupont, Golinski, Alizadeh, Teh, Doucet: COIN: COmpression with Implicit Neural representations (2021,
-arXiv 2103.03123), sections 2 and 3 and table 1. See `Coin` for what differs from the paper.
+arXiv 2103.03123), sections 2 and 3. See `Coin` for what differs from the paper.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from framefold.codecs.inr import NetworkCodec, Shape
 from framefold.codecs.siren import SineConfig, SirenNetwork, one_picture, sine_plan
 
 PRESETS = {"5x20": (5, 20), "5x30": (5, 30), "10x28": (10, 28), "10x40": (10, 40), "13x49": (13, 49)}
-"""Name -> (depth, width); on 768x512 pictures and 16 bits a weight: 0.07, 0.15, 0.3, 0.6 and 1.2 bits per pixel."""
+"""Name -> (depth, width): 0.07, 0.15, 0.3, 0.6, 1.2 bits per pixel at 768x512 and 16 bits a weight."""
 
 
 class CoinConfig(SineConfig):
     """Options of `coin`; a stored network states all of them."""
 
     preset: Literal["5x20", "5x30", "10x28", "10x40", "13x49"] = Field(
-        "10x28", description="sine layers x features, whatever the picture's size; `depth` and `width` override it"
+        "10x28",
+        description="sine layers x features, whatever the picture's size; `depth` and `width` override it",
     )
 
 
@@ -36,9 +37,9 @@ class Coin(NetworkCodec[CoinConfig]):
     ```
     The network is `siren.SirenNetwork` (its box diagram is there), the frequency 30 in every layer.
 
-    Differences from the paper. Weights are stored by the quantize and entropy_encode stages (the paper casts them to
-    16 bits). Fitted in thousands of steps on lattices of the picture at a rate that falls to zero (the paper:
-    50,000 steps on all pixels at 2e-4).
+    Differences from the paper. The weights are float32; how many bits they get is decided after the fit (the
+    paper casts them to 16 bits). The fit takes thousands of steps on lattices of the picture, at a rate that
+    falls to zero (the paper: 50,000 steps on all pixels at 2e-4).
     """
 
     name: ClassVar[str] = "coin"
@@ -52,7 +53,7 @@ class Coin(NetworkCodec[CoinConfig]):
         return config.model_copy(update={"depth": config.depth or depth, "width": config.width or width})
 
     def build(self, config: CoinConfig, shape: Shape) -> nn.Module:
-        """The network, untrained."""
+        """Make the network, untrained."""
         return SirenNetwork(config, shape)
 
     def plan(self, config: CoinConfig, shape: Shape) -> FitPlan:

@@ -24,7 +24,7 @@ _DICTIONARY = (
     b".gamma.beta.scale.grid.table.latent.norm.embed.fc.decoder.encoder.stages.net.linear.layers.0.bias"
     b".up.stem.0.weight.stem.2.bias.head.weight.head.bias.blocks.0.conv.weight.blocks.1.conv.bias"
 )
-"""Where the compressor finds the usual names before it has seen any; part of version 1, never to be changed."""
+"""Where the compressor finds the usual names before it has seen any: part of version 1, not to be changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def pack_directory(entries: Sequence[Entry]) -> bytes:
 
 
 def unpack_directory(cursor: Cursor, max_elements: int) -> list[Entry]:
-    """The directory at the cursor; BitstreamError if it is damaged or beyond the limits."""
+    """Read the directory at the cursor; BitstreamError if it is damaged or beyond the limits."""
     size, stored_size = cursor.varint("directory size"), cursor.varint("stored directory size")
     if size > MAX_DIRECTORY_BYTES or stored_size > size:
         raise BitstreamError(

@@ -1,12 +1,12 @@
 """Integers to bits and back: one range coder for everything that is written, one model for each array.
 
 A `SymbolWriter` takes arrays one after another. Each gets the cheapest of the models in `symbol_models`; the
-model's parameters and the escaped symbols go to the model section, the symbols themselves into the range coder
-(constriction's, Categorical models made of integer weights only, `perfect=False`: that path uses nothing but
-+, *, / and truncation of exactly representable numbers, so a table is the same on every machine).
+model's parameters and the escaped symbols go to the model section, the symbols into the range coder
+(constriction's, with Categorical models made of integer weights only and `perfect=False`: that path uses
+nothing but +, *, / and truncation in float64, so a table is the same on every machine).
 
-Corrupt bytes decode to wrong symbols or raise BitstreamError; telling wrong symbols from right ones is for the
-checksum around the stream.
+Corrupt bytes decode to wrong symbols or raise BitstreamError; telling wrong symbols from right ones is for
+the checksum around the stream.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SymbolWriter:
                 self._write_block(flat[start : start + _BLOCK], table, categorical)
 
     def finish(self) -> tuple[bytes, bytes]:
-        """The model section, and the range coder's words (uint32, little-endian)."""
+        """Give the model section, and the range coder's words (uint32, little-endian)."""
         return self.bits.getvalue(), self._coder.get_compressed().astype("<u4").tobytes()
 
     def _write_block(self, block: IntTensor, table: Table, categorical: Any) -> None:
@@ -74,7 +74,7 @@ class SymbolReader:
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, "<u4").astype(np.uint32))
 
     def read(self, count: int) -> IntTensor:
-        """The next `count` symbols, int32; the caller has checked that so many can be held in memory."""
+        """Decode the next `count` symbols, int32; the caller has bounded their number."""
         if not count:
             return np.zeros(0, dtype=np.int32)
         table = read_model(self.bits).table()
@@ -112,7 +112,8 @@ def _check_symbols(symbols: IntTensor) -> None:
     lowest, highest = int(symbols.min()), int(symbols.max())
     if lowest < -MAX_SYMBOL or highest > MAX_SYMBOL:
         raise ValueError(
-            f"symbols span {lowest} .. {highest}, the coder takes -{MAX_SYMBOL} .. {MAX_SYMBOL}; use a larger step"
+            f"symbols span {lowest} .. {highest}, the coder takes -{MAX_SYMBOL} .. {MAX_SYMBOL}; "
+            "use a larger step"
         )
 
 

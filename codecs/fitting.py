@@ -1,8 +1,8 @@
 """The one training loop: fits a network to the frames of one clip, whatever the codec.
 
-Written for short fits. The frames live on the device once, as uint8; a batch is gathered and converted on the
-fly. Nothing is measured in a step and nothing waits for the device: the squared error is summed there and read
-once per window of steps, which is also where a diverged network is caught and put back.
+Written for short fits. The frames live on the device once, as uint8; a batch is gathered and converted on
+the fly. Nothing is measured in a step and nothing waits for the device: the squared error is summed there and
+read once per window of steps, which is also where a diverged network is caught and put back.
 
 With a budget in steps, the same seed gives the same tensors on the same machine (CPU, equal thread count).
 The number of threads is the caller's business.
@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from framefold.codecs.base import FitProgress, FitSettings, Loss, Masks
 from framefold.codecs.clip import Frames
+from framefold.codecs.losses import loss_and_error
 
 WINDOW_STEPS = 50
 """Steps between two looks at the error; rounded up to whole epochs, so that windows compare."""
@@ -34,7 +34,7 @@ FLOOR = 1e-3
 SECONDS_BETWEEN_REPORTS = 1.0
 
 
-class FitDiverged(RuntimeError):
+class FitDivergedError(RuntimeError):
     """The fit ran away again and again: the message says what was tried."""
 
 
@@ -52,10 +52,10 @@ class FitPlan:
     batch: int = 1
     """Frames per step."""
     lattice: int = 1
-    """n > 1: each step sees every n-th row and column, from a random offset, of `module(indices, rows, columns)`."""
+    """n > 1: a step sees every n-th row and column from a random offset: `module(indices, rows, columns)`."""
     loss: Loss = "l2"
     warm_up: float = 0.03
-    """Fraction of the budget in which the rate rises linearly; a cosine brings it down over the whole budget."""
+    """Fraction of the budget in which the rate rises linearly; a cosine lowers it over the whole budget."""
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float | None = None
     """Gradients are scaled down to this norm."""
@@ -65,15 +65,16 @@ class FitPlan:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
-            raise ValueError(f"steps={self.steps}, seconds={self.seconds}: a fit needs exactly one of the two")
+            raise ValueError(f"steps={self.steps}, seconds={self.seconds}: a fit needs just one of the two")
         for name in ("steps", "seconds", "learning_rate", "batch", "lattice"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value}: a finite number above 0 is needed")
 
     def overridden(self, settings: FitSettings) -> FitPlan:
-        """This plan with what `settings` leaves open kept; ValueError if both budgets are set."""
-        plan = replace(self, seed=settings.seed, device=settings.device, target_psnr_db=settings.target_psnr_db)
+        """Replace what `settings` states; ValueError if that states two budgets."""
+        target = settings.target_psnr_db
+        plan = replace(self, seed=settings.seed, device=settings.device, target_psnr_db=target)
         if settings.steps is not None or settings.seconds is not None:
             plan = replace(plan, steps=settings.steps, seconds=settings.seconds)
         if settings.loss is not None:
@@ -86,10 +87,10 @@ class FitPlan:
 def fit(
     module: nn.Module, frames: Frames, plan: FitPlan, *, masks: Masks | None = None
 ) -> Generator[FitProgress, None, None]:
-    """Fit `module` in place to `frames`, uint8 (T, 3, H, W), yielding about one progress a second and a last one.
+    """Fit `module` in place to `frames`, uint8 (T, 3, H, W); about one progress a second, and a last one.
 
-    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1. `masks` holds parameters at exactly zero where
-    False. ValueError for masks that do not fit, FitDiverged if the network cannot be kept finite.
+    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1. Where a mask is False, the parameter is held
+    at exactly zero. ValueError: a mask does not fit. FitDivergedError: the network cannot be kept finite.
     """
     run = _Run(module, frames, plan, masks or {})
     reported = time.monotonic()
@@ -142,7 +143,7 @@ class _Run:
             if name not in self.parameters or self.parameters[name].shape != mask.shape:
                 known = {key: tuple(value.shape) for key, value in self.parameters.items()}
                 raise ValueError(f"mask {name!r} of shape {mask.shape} fits no parameter; there are {known}")
-        return [(name, torch.from_numpy(mask.astype(np.float32)).to(self.device)) for name, mask in masks.items()]
+        return [(name, torch.from_numpy(np.float32(mask)).to(self.device)) for name, mask in masks.items()]
 
     def _optimizer(self) -> torch.optim.Optimizer:
         groups: dict[float, list[nn.Parameter]] = {}
@@ -182,7 +183,7 @@ class _Run:
         """Prediction and target, float32 (B, 3, h, w), of the next frames in a shuffled epoch."""
         if not self.batches:
             order = torch.randperm(len(self.frames), generator=self.generator).to(self.device)
-            self.batches = list(order.split(self.plan.batch))
+            self.batches = list(torch.split(order, self.plan.batch))
         indices = self.batches.pop()
         if self.plan.lattice == 1:
             return self.module(indices), self.frames[indices].float().div_(255)
@@ -199,7 +200,7 @@ class _Run:
         """Put the weights outside the masks back to exactly zero."""
         with torch.no_grad():
             for parameter, mask in self.masks:
-                parameter *= mask
+                parameter.mul_(mask)
 
     def window_is_full(self) -> bool:
         """Whether it is time to look at the error."""
@@ -230,9 +231,10 @@ class _Run:
         """Go back to the last good parameters with half the rate and an optimiser without memory."""
         self.restores += 1
         if self.restores > MAX_RESTORES:
-            raise FitDiverged(
-                f"the fit diverged {self.restores} times (mean squared error {mse:.3g} after {self.steps_done} steps), "
-                f"the last time at learning rate {self.plan.learning_rate * self.peak:.3g}; set a lower learning_rate"
+            raise FitDivergedError(
+                f"the fit diverged {self.restores} times, the last time after {self.steps_done} steps, at "
+                f"mean squared error {mse:.3g} and learning rate {self.plan.learning_rate * self.peak:.3g}; "
+                "set a lower learning_rate"
             )
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -245,7 +247,9 @@ class _Run:
         if self.window_steps:
             self.close_window()
         if self.last_mse is None:
-            raise FitDiverged(f"no window of the fit's {self.steps_done} steps was sound; set a lower learning_rate")
+            raise FitDivergedError(
+                f"no window of the fit's {self.steps_done} steps was sound; set a lower learning_rate"
+            )
         self.module.eval()
 
     def psnr_db(self) -> float | None:
@@ -260,38 +264,8 @@ def _decibels(mse: float) -> float:
     return -10 * math.log10(max(mse, 1e-10))
 
 
-def loss_and_error(prediction: Tensor, target: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """(loss to minimise, mean squared error without gradient), both scalars; inputs (B, 3, H, W), 0..1.
-
-    `l1_ssim` is NeRV's 0.7 L1 + 0.3 (1 - SSIM) (section 3.2), with a 5x5 window, which costs less than 11x11.
-    """
-    if loss == "l2":
-        squared = functional.mse_loss(prediction, target)
-        return squared, squared.detach()
-    absolute = functional.l1_loss(prediction, target)
-    if loss == "l1_ssim":
-        absolute = 0.7 * absolute + 0.3 * (1 - ssim(prediction, target))
-    return absolute, functional.mse_loss(prediction.detach(), target)
-
-
-def ssim(x: Tensor, y: Tensor, window: int = 5, sigma: float = 1.0) -> Tensor:
-    """Mean structural similarity of (B, 3, H, W), 0..1, with a Gaussian window cut to the picture; scalar."""
-    size = min(window, *(side - 1 + side % 2 for side in x.shape[2:]))
-    weights = torch.exp(-((torch.arange(size, device=x.device) - size // 2) ** 2) / (2 * sigma**2))
-    kernel = torch.outer(weights, weights)[None, None] / weights.sum() ** 2
-
-    def blur(z: Tensor) -> Tensor:
-        return functional.conv2d(z.flatten(0, 1)[:, None], kernel)
-
-    mean_x, mean_y = blur(x), blur(y)
-    spread = blur(x * x) + blur(y * y) - mean_x**2 - mean_y**2
-    covariance = blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
-    return (luminance * (2 * covariance + 9e-4) / (spread + 9e-4)).mean()
-
-
 def tensors_of(module: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
-    """The parameters as they are stored: name -> float32 array of its own memory."""
+    """Give the parameters as they are stored: name -> float32 array of its own memory."""
     return {
         name: parameter.detach().cpu().numpy().astype(np.float32, copy=True)
         for name, parameter in module.named_parameters()

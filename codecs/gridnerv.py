@@ -1,7 +1,8 @@
 """GridNeRV: feature grids over time at several resolutions, drawn by a small NeRV decoder.
 
 The grids are those of Lee, Rho, Ko, Park: FFNeRV: Flow-Guided Frame-Wise Neural Representations for Videos
-(ACM Multimedia 2023), section 3.3; the decoder's blocks are NeRV's. See `GridNerv` for what differs from both.
+(ACM Multimedia 2023, arXiv 2212.12294), its multi-resolution temporal grids; the decoder's blocks are NeRV's.
+See `GridNerv` for what differs from both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from framefold.codecs.inr import NetworkCodec, Shape
 from framefold.codecs.sizing import base_grid, frame_strides, network_parameters, width_for
 
 PARAMETERS_PER_LINE = {"S": 13.0, "M": 20.0, "L": 40.0}
-"""Parameters per frame and per square root of the frame's pixels: detail grows slower than the area it fills."""
+"""Parameters per frame and per square root of its pixels: detail grows slower than the area it fills."""
 SHORT_SIDE = 11
 """Height of the coarsest grid that the default strides aim at."""
 REFERENCE_WIDTH = 24
@@ -51,19 +52,25 @@ _Kernel = Literal[1, 3, 5]
 class GridNervConfig(CodecConfig):
     """Options of `gridnerv`. What is None follows from the frame size; a stored network states all of it."""
 
-    size: Literal["S", "M", "L"] = Field("S", description="number of parameters, relative to the clip: S, M or L")
+    size: Literal["S", "M", "L"] = Field(
+        "S", description="number of parameters, relative to the clip: S, M or L"
+    )
     width: _Channels | None = Field(None, description="channels after the first block; overrides `size`")
     strides: Annotated[tuple[_Stride, ...], Field(min_length=1, max_length=14)] | None = Field(
         None, description="up-sampling factor of each block; by default from a coarsest grid about 11 high"
     )
     block_widths: Annotated[tuple[_Channels, ...], Field(max_length=13)] | None = Field(
-        None, description="channels after each block but the last, which gives RGB; by default from `width` to 2/3 of it"
+        None,
+        description="channels after each block but the last (RGB); by default from `width` to 2/3 of it",
     )
     kernels: Annotated[tuple[_Kernel, ...], Field(min_length=1, max_length=14)] | None = Field(
         None, description="convolution kernel of each block; by default 3"
     )
-    grids: Annotated[tuple[Annotated[tuple[Grid, ...], Field(max_length=8)], ...], Field(max_length=14)] | None = Field(
-        None, description="per block the grids (nodes, channels) that join its input; by default fewer nodes the finer"
+    grids: (
+        Annotated[tuple[Annotated[tuple[Grid, ...], Field(max_length=8)], ...], Field(max_length=14)] | None
+    ) = Field(
+        None,
+        description="per block the grids (nodes, channels) that join its input; by default `GRIDS`",
     )
 
 
@@ -109,11 +116,11 @@ class GridNerv(NetworkCodec[GridNervConfig]):
     ```
     P is the product of the strides, h = ceil(H / P), w = ceil(W / P).
 
-    Differences from FFNeRV. Grids not only at the coarsest resolution but at the finer ones too, there with ever
-    fewer nodes in time: still detail is stored once, motion coarsely. No flows and no neighbouring frames, so a
-    frame costs one pass. Plain convolutions instead of grouped ones. Different from NeRV: no positional
-    encoding and no MLP; the last block gives RGB itself (no 1x1 head at full resolution, which took half the time);
-    no sigmoid.
+    Differences from FFNeRV. Grids not only at the coarsest resolution but at the finer ones too, there with
+    ever fewer nodes in time: still detail is stored once, motion coarsely. No flows and no neighbouring
+    frames, so a frame costs one pass. Plain convolutions instead of grouped ones. Differences from NeRV. No encoding
+    of time and no MLP. No sigmoid. No head at full resolution, which made a step 1.7 times as long: the
+    last block gives RGB itself.
     """
 
     name: ClassVar[str] = "gridnerv"
@@ -123,29 +130,36 @@ class GridNerv(NetworkCodec[GridNervConfig]):
         """Strides from the frame size, then the width whose parameter count is nearest to the size's."""
         frames, _, height, width = span.shape
         strides = config.strides or frame_strides(height, width, SHORT_SIDE)
-        config = config.model_copy(update={"strides": strides, "kernels": config.kernels or (3,) * len(strides)})
+        config = config.model_copy(
+            update={"strides": strides, "kernels": config.kernels or (3,) * len(strides)}
+        )
         if config.width is None:
             target = PARAMETERS_PER_LINE[config.size] * frames * (height * width) ** 0.5
             best = width_for(
-                target, lambda n: self._count(_widened(config, n, frames), span.shape), smallest=4, largest=512
+                target,
+                lambda n: self._count(_widened(config, n, frames), span.shape),
+                smallest=4,
+                largest=512,
             )
             return _widened(config, best, frames)
         return _widened(config, config.width, frames)
 
     def build(self, config: GridNervConfig, shape: Shape) -> nn.Module:
-        """The network, untrained."""
+        """Make the network, untrained."""
         return GridNervNetwork(config, shape)
 
     def plan(self, config: GridNervConfig, shape: Shape) -> FitPlan:
         """150 epochs of single frames; the grids learn faster than the convolutions that they feed."""
-        return FitPlan(steps=150 * shape[0], learning_rate=1e-2, rate_factors={"grids.": 4.0}, betas=(0.9, 0.95))
+        return FitPlan(
+            steps=150 * shape[0], learning_rate=1e-2, rate_factors={"grids.": 4.0}, betas=(0.9, 0.95)
+        )
 
     def _count(self, config: GridNervConfig, shape: Shape) -> int:
         return network_parameters(lambda: self.build(config, shape))
 
 
 def _widened(config: GridNervConfig, width: int, frames: int) -> GridNervConfig:
-    """The configuration with everything that follows from `width` filled in."""
+    """Fill in everything that follows from `width`."""
     blocks = len(config.strides or ())
     narrowing = [1 - i / (3 * max(1, blocks - 2)) for i in range(blocks - 1)]
     widths = tuple(max(3, round(width * factor)) for factor in narrowing)
@@ -170,13 +184,13 @@ def _default_grids(width: int, blocks: int, frames: int) -> tuple[tuple[Grid, ..
 def _sizes(
     config: GridNervConfig,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[tuple[Grid, ...], ...]]:
-    """Strides, block widths, kernels, grids of a resolved configuration; ValueError if they do not go together."""
+    """Strides, block widths, kernels, grids, all there; ValueError if they do not go together."""
     strides, widths, kernels, grids = config.strides, config.block_widths, config.kernels, config.grids
     if strides is None or widths is None or kernels is None or grids is None:
         raise ValueError(f"gridnerv: sizes are still open in {config!r}; resolve the configuration first")
     if not len(strides) == len(widths) + 1 == len(kernels) == len(grids) or not grids[0]:
         raise ValueError(
             f"gridnerv: {len(strides)} strides, {len(widths)} block_widths, {len(kernels)} kernels, grids for "
-            f"{len(grids)} blocks; needed: one of each per block, no width for the last, a grid for the first"
+            f"{len(grids)} blocks; needed: one of each per block, no width for the last, grids for the first"
         )
     return strides, widths, kernels, grids

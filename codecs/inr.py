@@ -1,7 +1,7 @@
 """What all codecs have in common whose network is overfitted to the clip (implicit neural representations).
 
-A subclass says which sizes follow from a clip (`resolve`), what the network is (`build`) and how it learns best
-(`plan`). This class fits, fine-tunes, and turns stored tensors back into frames.
+A subclass says which sizes follow from a clip (`resolve`), what the network is (`build`) and how it learns
+best (`plan`). This class fits, fine-tunes, and turns stored tensors back into frames.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class NetworkCodec(Codec, Generic[ConfigT]):
 
     @abstractmethod
     def resolve(self, config: ConfigT, span: Span) -> ConfigT:
-        """`config` with every size explicit; what is explicit already stays. ValueError if it cannot be."""
+        """Make every size explicit; what is explicit already stays. ValueError if that cannot be."""
 
     @abstractmethod
     def build(self, config: ConfigT, shape: Shape) -> nn.Module:
-        """The untrained network of a resolved configuration, parameters drawn from torch's global generator."""
+        """Make the untrained network of a resolved configuration, with torch's global random generator."""
 
     @abstractmethod
     def plan(self, config: ConfigT, shape: Shape) -> FitPlan:
-        """How the network is fitted unless the user says otherwise."""
+        """Say how the network is fitted unless the user decides otherwise."""
 
     def fit(self, clip: Clip, settings: FitSettings) -> Fitting:
         """Fit a network to the clip's frames; the same seed and steps give the same tensors."""
@@ -63,17 +63,19 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         return self._network(clip, config, module)
 
     def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
-        """Go on fitting `network` to its `target`; by default a tenth of a fit's steps at a third of its rate."""
+        """Go on fitting `network` to its `target`; by default a tenth of a fit's steps and of its rate."""
         if network.target is None:
             raise ValueError(f"{network.span.label}: fine-tuning needs the pixels the network was fitted to")
         config, module = self._load(network)
         plan = self.plan(config, network.span.shape)
-        gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 3)
-        yield from fit(module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks)
+        gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 10)
+        yield from fit(
+            module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks
+        )
         return self._network(network.target, config, module)
 
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
-        """The frames that the network draws, (T, 3, H, W) uint8; the same every time on one machine.
+        """Draw the network's frames, (T, 3, H, W) uint8; the same every time on one machine.
 
         ValueError names what in the configuration or the tensors does not fit the codec.
         """
@@ -95,9 +97,10 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         )
 
     def _load(self, network: FittedNetwork) -> tuple[ConfigT, nn.Module]:
-        """The network's own configuration (not this codec's) and its module with the tensors in place."""
+        """Give the network's own configuration (not this codec's) and its module, tensors in place."""
         if network.codec != self.name:
-            raise ValueError(f"{network.span.label}: a network of codec {network.codec!r} given to {self.name!r}")
+            label = network.span.label
+            raise ValueError(f"{label}: a network of codec {network.codec!r} given to {self.name!r}")
         config = self._explicit(network)
         self._weigh(config, network.span.shape)
         with torch.random.fork_rng(devices=()):
@@ -111,12 +114,12 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         if absent or self.resolve(config, network.span) != config:
             raise ValueError(
                 f"{network.span.label}: the stored options of codec {self.name!r} leave sizes open "
-                f"({', '.join(absent) or 'some are null or do not fit the frame'}); a stored network states all of them"
+                f"({', '.join(absent) or 'some are null'}); a stored network states all of them"
             )
         return config
 
     def _weigh(self, config: ConfigT, shape: Shape) -> NetworkCost:
-        """What the network costs; ValueError if that is beyond the limits, before anything is allocated."""
+        """Measure what the network costs; ValueError if that is beyond the limits; nothing is allocated."""
         frames, channels, height, width = shape
         cost = network_cost(lambda: self.build(config, shape))
         for what, value, limit in (
@@ -126,19 +129,19 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         ):
             if value > limit:
                 raise ValueError(
-                    f"{self.name} at {width}x{height}, {frames} frames: {value} {what}, at most {limit} are allowed; "
-                    "take a smaller size or shorter clips"
+                    f"{self.name} at {width}x{height}, {frames} frames: {value} {what}, at most {limit} are "
+                    "allowed; take a smaller size or shorter clips"
                 )
         return cost
 
 
 def _batches(frames: int, size: int) -> Iterator[Tensor]:
     """0 ... frames - 1 in order, at most `size` (at least 1) at a time."""
-    yield from torch.arange(frames).split(max(1, min(size, frames)))
+    yield from torch.split(torch.arange(frames), max(1, min(size, frames)))
 
 
 def _draw(module: nn.Module, indices: Tensor) -> Frames:
-    """The frames of `indices`, uint8 (B, 3, H, W), without the shortcuts of precision that a GPU offers."""
+    """Draw the frames of `indices`, uint8 (B, 3, H, W), without a GPU's shortcuts in precision."""
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
         pixels: Tensor = module(indices).float().mul(255).round_().clamp_(0, 255)
@@ -147,12 +150,12 @@ def _draw(module: nn.Module, indices: Tensor) -> Frames:
 
 
 def _load_tensors(module: nn.Module, tensors: Mapping[str, FloatTensor]) -> None:
-    """Copy the tensors into the module; ValueError names the first that is missing, unknown or does not fit."""
+    """Copy the tensors into the module; ValueError names those that are missing, unknown or do not fit."""
     parameters = dict(module.named_parameters())
     if missing := sorted(parameters.keys() - tensors.keys()):
         raise ValueError(f"the network lacks the tensors {missing}")
     if unknown := sorted(tensors.keys() - parameters.keys()):
-        raise ValueError(f"the network has tensors {unknown} that the codec does not know: {sorted(parameters)}")
+        raise ValueError(f"the network has tensors {unknown}; the codec knows only {sorted(parameters)}")
     for name, parameter in parameters.items():
         _load_tensor(name, parameter, tensors[name])
 
@@ -161,7 +164,7 @@ def _load_tensor(name: str, parameter: nn.Parameter, stored: Any) -> None:
     value = np.asarray(stored)
     if value.shape != tuple(parameter.shape) or value.dtype != np.float32:
         expected = tuple(parameter.shape)
-        raise ValueError(f"tensor {name!r} is {value.dtype} {value.shape}, the codec needs float32 {expected}")
+        raise ValueError(f"tensor {name!r} is {value.dtype} {value.shape}, but needs float32 {expected}")
     if not np.isfinite(value).all():
         raise ValueError(f"tensor {name!r} has values that are not finite")
     with torch.no_grad():

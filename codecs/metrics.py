@@ -42,8 +42,8 @@ def ms_ssim(a: Frames, b: Frames) -> float:
 
     Window 11x11 Gaussian with sigma 1.5, no padding; 2x2 means between scales; K = (0.01, 0.03). All five
     scales need a smaller side of more than 160 pixels. Of a smaller picture as many scales are taken as still
-    hold the window (81 to 160 pixels: four, 41 to 80: three, 21 to 40: two, fewer: one), their weights divided
-    by their sum; below 11 pixels the window is cut to the largest odd size that fits.
+    hold the window (81 to 160 pixels: four, 41 to 80: three, 21 to 40: two, fewer: one), their weights
+    divided by their sum; below 11 pixels the window is cut to the largest odd size that fits.
     """
     weights = _weights(min(a.shape[-2:]))
     return sum(_ms_ssim_frame(_planes(x), _planes(y), weights) for x, y in _frame_pairs(a, b)) / len(a)
@@ -51,7 +51,9 @@ def ms_ssim(a: Frames, b: Frames) -> float:
 
 def _frame_pairs(a: Frames, b: Frames) -> Iterator[tuple[Frames, Frames]]:
     if a.shape != b.shape or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise ValueError(f"cannot compare {a.dtype} {a.shape} with {b.dtype} {b.shape}: two equal uint8 shapes")
+        raise ValueError(
+            f"cannot compare {a.dtype} {a.shape} with {b.dtype} {b.shape}: need equal uint8 shapes"
+        )
     if a.ndim != 4 or a.size == 0:
         raise ValueError(f"cannot compare frames of shape {a.shape}: (T, 3, H, W), none of them 0, is needed")
     return zip(a, b, strict=True)

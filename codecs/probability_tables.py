@@ -2,13 +2,13 @@
 
 A decoder must rebuild exactly the table that the encoder used, on any machine and for ever, so nothing here
 touches a floating point function: roots of two come from integer square roots, the rest is shifts and int64
-products. Rounding -log2 p to 1/16 costs about 0.0001 bit per symbol (ln 2 / 2 times the variance of the error).
+products. Rounding -log2 p to 1/16 costs 0.0001 bit per symbol (ln 2 / 2 times the variance of the error).
 
     level(k) = 16 * |k| / h        two-sided geometric, the discretised Laplace
     level(k) = 16 * (k / h)**2     the discretised Gaussian
 
-The half-life h (the |k| where the weight has halved once) is 2**((scale - 24) / 8) for scale = 0 .. 127: an eighth
-of a symbol up to 7500 symbols.
+The half-life h (the |k| where the weight has halved once) is 2**((scale - 24) / 8) for scale = 0 .. 127: an
+eighth of a symbol up to 7500 symbols.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCALE_OF_ONE = 24
 """The scale index whose half-life is one symbol."""
 
 _FRACTION = 64  # bits behind the binary point of the roots
-_SLOPE_FRACTION = 32  # bits behind the binary point of a curve's slope; int64 holds the products
+_SLOPE_FRACTION = 48  # bits behind the binary point of a curve's slope; products stay below 2**57
 
 
 def _powers_of_root(halvings: int) -> tuple[int, ...]:

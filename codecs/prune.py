@@ -1,8 +1,8 @@
 """Pruning: only the weights of largest magnitude stay, counted over the whole network.
 
-Global magnitude pruning (Han et al. 2015, "Learning both Weights and Connections", section 3; NeRV, Chen et al. 2021,
-section 3.3). Weights are tensors of two or more dimensions; vectors and scalars (biases, gains) are never
-pruned: they are few and each of them moves a whole channel.
+Global magnitude pruning (Han et al. 2015, "Learning both Weights and Connections", section 3; NeRV, Chen et
+al. 2021, section 3.3). Weights are tensors of two or more dimensions; vectors and scalars (biases, gains) are
+never pruned: they are few and each of them moves a whole channel.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from framefold.codecs.network import FittedNetwork, FloatTensor
 
 
 def magnitude_masks(tensors: Mapping[str, FloatTensor], keep: float) -> Masks:
-    """Per tensor a bool mask of its shape: True for the `keep` (0 < keep <= 1) largest weights of the network.
+    """Per tensor a bool mask of its shape: True for the share `keep` (0 < keep <= 1) of largest weights.
 
-    Exactly round(keep * weights) are kept (never fewer than one); of equal magnitudes the earlier
-    tensor and the earlier element stays. ValueError for another `keep`, and for a tensor with NaN or infinity.
+    Exactly round(keep * weights) of the whole network are kept, never fewer than one; of equal magnitudes
+    the earlier tensor and the earlier element stays. Vectors and scalars are kept whole. ValueError for
+    another `keep`, and for a tensor with NaN or infinity.
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}, allowed is 0 < keep <= 1: the share of weights that stays")
@@ -54,7 +55,7 @@ def _keep_largest(magnitudes: list[FloatTensor], keep: float) -> npt.NDArray[np.
 
 
 def apply_masks(network: FittedNetwork, masks: Masks) -> FittedNetwork:
-    """The network with zeros where a mask is False; a tensor without a mask stays as it is.
+    """Put zeros where a mask is False; a tensor without a mask stays as it is.
 
     ValueError if a mask belongs to no tensor or has another shape.
     """

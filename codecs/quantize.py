@@ -1,13 +1,20 @@
 """Uniform quantization: float32 parameters to integers of 2 to 8 bits and their steps.
 
-Symmetric and mid-tread: the value of symbol s is s * step, so zero stays zero and what was pruned stays pruned.
-`bits` allows the symbols -(2**(bits - 1) - 1) .. 2**(bits - 1) - 1. The step is searched on the grid of `steps`
-for the least squared error: from the one that covers the largest magnitude downwards, which clamps a few
-outliers and serves the many better.
+Symmetric and mid-tread: the value of symbol s is s * step, so zero stays zero and what was pruned stays
+pruned. `bits` allows the symbols -(2**(bits - 1) - 1) .. 2**(bits - 1) - 1. The step is searched on the grid
+of `steps` for the least squared error: from the one that covers the largest magnitude downwards, which
+clamps a few outliers and serves the many better. At equal bytes a NeRV of 43 k parameters gains nothing by it
+at 8 bits, up to 0.15 dB of the picture at 6, 0.5 dB at 4.
+
+Vectors (biases, gains) and the smallest weights (the first and the last layer of a coordinate network) are
+*fine*: a few more bits for them cost little, and each of them moves every pixel. Measured on a SIREN of 6.8 k
+parameters, 32.4 dB before: all at 8 bits 27.1 dB in 6206 bytes, fine vectors 30.1 dB in 6281, fine small
+weights too 31.8 dB in 6354. The NeRV pays 2 % of its bytes and gains nothing at 8 bits, 0.3 dB at 5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,8 +26,14 @@ from framefold.codecs.steps import MIN_EXPONENT, Exponents, covering_exponents, 
 Granularity = Literal["tensor", "channel"]
 
 MIN_BITS, MAX_BITS = 2, 8
-VECTOR_BITS = 8
-"""Vectors and scalars (biases, gains) get at least this many bits."""
+FINE_EXTRA_BITS = 3
+"""Fine tensors get so many bits more than `bits`, ..."""
+FINE_MIN_BITS = 8
+"""... and at least these."""
+FINE_SHARE = 1 / 32
+"""A weight tensor with a larger share of all parameters is not fine ..."""
+FINE_TOTAL_SHARE = 1 / 16
+"""... and the fine weight tensors together hold at most this share, smallest first."""
 MIN_CHANNEL_SIZE = 16
 """Channels with fewer weights share the tensor's step: theirs would cost more than they save."""
 
@@ -31,10 +44,11 @@ Rows = npt.NDArray[np.float64]
 
 
 def quantize(network: FittedNetwork, *, bits: int, granularity: Granularity) -> SymbolTensors:
-    """Integers and steps for every tensor of the network.
+    """Give every tensor of the network its integers and steps.
 
-    `granularity` "channel" gives each index of axis 0 of a weight its own step; vectors always have one.
-    ValueError for other bits, another granularity, and for a tensor with NaN or infinity, by name.
+    `granularity` "channel" gives each index of axis 0 of a weight its own step where each has at least
+    MIN_CHANNEL_SIZE weights; vectors always have one step. ValueError for other bits, another granularity,
+    and for a tensor with NaN or infinity, by name.
     """
     if not MIN_BITS <= bits <= MAX_BITS:
         raise ValueError(f"bits is {bits}, allowed is {MIN_BITS} .. {MAX_BITS}")
@@ -45,19 +59,37 @@ def quantize(network: FittedNetwork, *, bits: int, granularity: Granularity) -> 
             raise ValueError(
                 f"tensor {name!r} holds NaN or infinity: the fit diverged; lower its learning rate"
             )
+    fine, fine_bits = fine_tensors(network.tensors), max(bits + FINE_EXTRA_BITS, FINE_MIN_BITS)
     return SymbolTensors(
         span=network.span,
         codec=network.codec,
         config=network.config,
-        tensors={name: _quantize(tensor, bits, granularity) for name, tensor in network.tensors.items()},
+        tensors={
+            name: _quantize(tensor, bits=fine_bits if name in fine else bits, granularity=granularity)
+            for name, tensor in network.tensors.items()
+        },
         target=network.target,
     )
 
 
-def _quantize(tensor: FloatTensor, bits: int, granularity: Granularity) -> QuantizedTensor:
-    allowed_bits = bits if tensor.ndim >= 2 else max(bits, VECTOR_BITS)
+def fine_tensors(tensors: Mapping[str, FloatTensor]) -> frozenset[str]:
+    """Names of the tensors that get more bits: all vectors and scalars, and the smallest weights."""
+    parameters = sum(tensor.size for tensor in tensors.values())
+    fine = {name for name, tensor in tensors.items() if tensor.ndim < 2}
+    total = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].size):
+        if name in fine:
+            continue
+        total += tensor.size
+        if tensor.size > FINE_SHARE * parameters or total > FINE_TOTAL_SHARE * parameters:
+            break
+        fine.add(name)
+    return frozenset(fine)
+
+
+def _quantize(tensor: FloatTensor, *, bits: int, granularity: Granularity) -> QuantizedTensor:
     rows = tensor.astype(np.float64).reshape(_row_count(tensor, granularity), -1)
-    largest_symbol = 2 ** (allowed_bits - 1) - 1
+    largest_symbol = 2 ** (bits - 1) - 1
     steps = step_values(best_exponents(rows, largest_symbol))
     symbols = _round(rows, steps, largest_symbol).astype(np.int32)
     return QuantizedTensor(symbols=symbols.reshape(tensor.shape), steps=steps)
@@ -65,10 +97,10 @@ def _quantize(tensor: FloatTensor, bits: int, granularity: Granularity) -> Quant
 
 def _row_count(tensor: FloatTensor, granularity: Granularity) -> int:
     """How many steps the tensor gets: one, or one for each index of axis 0."""
-    by_channel = granularity == "channel" and tensor.ndim >= 2 and tensor.size
-    if by_channel and tensor.size // tensor.shape[0] >= MIN_CHANNEL_SIZE:
-        return tensor.shape[0]
-    return 1
+    if granularity == "tensor" or tensor.ndim < 2 or not tensor.size:
+        return 1
+    channels: int = tensor.shape[0]
+    return channels if tensor.size // channels >= MIN_CHANNEL_SIZE else 1
 
 
 def best_exponents(rows: Rows, largest_symbol: int) -> Exponents:
@@ -99,5 +131,6 @@ def _squared_errors(rows: Rows, exponents: Exponents, largest_symbol: int) -> np
 
 
 def _round(rows: Rows, steps: FloatTensor, largest_symbol: int) -> Rows:
-    """The nearest allowed symbols, still as float64."""
-    return np.clip(np.rint(rows / steps[:, None]), -largest_symbol, largest_symbol)
+    """Find the nearest allowed symbols, still as float64."""
+    symbols: Rows = np.clip(np.rint(rows / steps[:, None]), -largest_symbol, largest_symbol)
+    return symbols

@@ -1,7 +1,7 @@
 """SIREN: a picture as a perceptron with sine activations from pixel position to colour.
 
 Sitzmann, Martel, Bergman, Lindell, Wetzstein: Implicit Neural Representations with Periodic Activation
-Functions (NeurIPS 2020), sections 3.1 and 3.2. See `Siren` for the network and for what differs from the paper.
+Functions (NeurIPS 2020), section 3. See `Siren` for the network and for what differs from the paper.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from framefold.codecs.sizing import network_parameters, width_for
 
 PARAMETERS_PER_PIXEL = {"S": 0.05, "M": 0.1, "L": 0.2}
 DEPTH = 5
-POINTS_PER_STEP = 4096
+POINTS_PER_STEP = 2048
 """Pixels that one step looks at, about: small enough for the cache, large enough for a steady gradient."""
 POINTS_PER_PASS = 2**16
 """Pixels evaluated at a time when a picture is drawn."""
@@ -40,12 +40,13 @@ class SirenConfig(SineConfig):
     """Options of `siren`. What is None follows from the picture's size; a stored network states all of it."""
 
     size: Literal["S", "M", "L"] = Field(
-        "M", description="parameters per pixel of the picture: S 0.05, M 0.1, L 0.2; sets `width` unless that is given"
+        "M",
+        description="parameters per pixel of the picture: S 0.05, M 0.1, L 0.2; overridden by `width`",
     )
 
 
 class SineLayer(nn.Linear):
-    """`sin(frequency * (W x + b))`, (N, inputs) -> (N, outputs), initialised as in section 3.2 of the paper."""
+    """`sin(frequency * (W x + b))`, (N, inputs) -> (N, outputs), initialised as in section 3.2."""
 
     def __init__(self, inputs: int, outputs: int, frequency: float, *, first: bool) -> None:
         super().__init__(inputs, outputs)
@@ -70,7 +71,10 @@ class SirenNetwork(nn.Module):
         self.register_buffer("y", torch.linspace(-1, 1, self.height), persistent=False)
         self.register_buffer("x", torch.linspace(-1, 1, self.width), persistent=False)
         first = SineLayer(2, config.width, config.first_frequency, first=True)
-        others = (SineLayer(config.width, config.width, config.frequency, first=False) for _ in range(config.depth - 1))
+        others = (
+            SineLayer(config.width, config.width, config.frequency, first=False)
+            for _ in range(config.depth - 1)
+        )
         self.layers = nn.Sequential(first, *others)
         self.head = nn.Linear(config.width, 3)
         nn.init.uniform_(self.head.weight, -1, 1)
@@ -82,9 +86,9 @@ class SirenNetwork(nn.Module):
         """LongTensor (B,) of zeros -> (B, 3, h, w), about 0..1: the pixels of `rows` and `columns`."""
         y, x = torch.meshgrid(self.get_buffer("y")[rows], self.get_buffer("x")[columns], indexing="ij")
         points = torch.stack((x.flatten(), y.flatten()), 1)
-        passes = (points,) if self.training else points.split(POINTS_PER_PASS)
+        passes = (points,) if self.training else torch.split(points, POINTS_PER_PASS)
         colours = torch.cat([self.head(self.layers(part)) for part in passes])
-        return colours.t().unflatten(1, x.shape).expand(len(indices), -1, -1, -1)
+        return colours.t().view(1, 3, *x.shape).expand(len(indices), -1, -1, -1)
 
 
 class Siren(NetworkCodec[SirenConfig]):
@@ -97,9 +101,8 @@ class Siren(NetworkCodec[SirenConfig]):
       | head          W h + b                               (N, 3)         RGB, about 0..1
     ```
     Differences from the paper. Colours 0..1 with 0.5 as the head's first bias, not -1..1. Each step looks at a
-    coarse lattice of pixels from a random offset, about 4,096 of them, instead of the whole picture: four times as many
-    steps in the same time, 4 dB more on a 192x128 photograph after 12 seconds on one core. Adam with a
-    higher rate that falls to zero (paper: 1e-4, constant).
+    coarse lattice of pixels from a random offset, about 2,048 of them, instead of the whole picture: LATTICE_CLAIM.
+    Adam with a higher rate that falls to zero (paper: 1e-4, constant).
     """
 
     name: ClassVar[str] = "siren"
@@ -107,7 +110,7 @@ class Siren(NetworkCodec[SirenConfig]):
     accepts: ClassVar[type[Clip] | type[ImageBatch]] = ImageBatch
 
     def resolve(self, config: SirenConfig, span: Span) -> SirenConfig:
-        """The width whose parameter count is nearest to the size's."""
+        """Choose the width whose parameter count is nearest to the size's."""
         one_picture(self.name, span)
         config = config.model_copy(update={"depth": config.depth or DEPTH})
         if config.width is not None:
@@ -117,7 +120,7 @@ class Siren(NetworkCodec[SirenConfig]):
         return config.model_copy(update={"width": best})
 
     def build(self, config: SirenConfig, shape: Shape) -> nn.Module:
-        """The network, untrained."""
+        """Make the network, untrained."""
         return SirenNetwork(config, shape)
 
     def plan(self, config: SirenConfig, shape: Shape) -> FitPlan:
@@ -130,7 +133,7 @@ class Siren(NetworkCodec[SirenConfig]):
 
 
 def sine_plan(shape: Shape) -> FitPlan:
-    """How sine networks are fitted to a picture of this shape."""
+    """Say how a sine network is fitted to a picture of this shape."""
     _, _, height, width = shape
     lattice = max(1, min(height, width, round(math.sqrt(height * width / POINTS_PER_STEP))))
     return FitPlan(steps=4000, learning_rate=2e-3, lattice=lattice, warm_up=0.05)

@@ -32,8 +32,9 @@ def frame_strides(height: int, width: int, short_side: int) -> tuple[int, ...]:
     """Up-sampling factors, coarse to fine, from a grid about `short_side` high (or wide) to the frame.
 
     Of the products of at most one 5, at most one 3 and any number of 2s, the one nearest (in ratio) to the
-    frame's smaller side / `short_side` is taken, the shorter list if two are equally near. With `short_side` 9
-    this gives NeRV's own 5, 2, 2, 2, 2 for 720p and 5, 3, 2, 2, 2 for 1080p. A frame no larger than the grid gets (1,).
+    frame's smaller side / `short_side` is taken, the shorter list if two are equally near. With `short_side`
+    9 this gives NeRV's own 5, 2, 2, 2, 2 for 720p and 5, 3, 2, 2, 2 for 1080p. A frame no larger than the
+    grid gets (1,).
     """
     factor = max(1.0, min(height, width) / short_side)
     heads: tuple[tuple[int, ...], ...] = ((), (5,), (3,), (5, 3))
@@ -43,13 +44,13 @@ def frame_strides(height: int, width: int, short_side: int) -> tuple[int, ...]:
 
 
 def base_grid(height: int, width: int, strides: tuple[int, ...]) -> tuple[int, int]:
-    """(h, w) of the coarsest grid: up-sampled by all strides it covers the frame, which is cropped from it."""
+    """(h, w) of the coarsest grid: up-sampled by all strides it covers the frame, cropped from it."""
     product = math.prod(strides)
     return -(-height // product), -(-width // product)
 
 
 def network_cost(build: Callable[[], nn.Module]) -> NetworkCost:
-    """What the network that `build` makes would cost; nothing is allocated."""
+    """Measure what the network that `build` makes would cost; nothing is allocated."""
     largest = 0
 
     def record(_layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -74,7 +75,7 @@ def network_parameters(build: Callable[[], nn.Module]) -> int:
 
 
 def width_for(parameters: float, count: Callable[[int], int], *, smallest: int, largest: int) -> int:
-    """The width in `smallest ... largest` whose `count(width)`, which grows with it, is nearest to `parameters`."""
+    """Find the width, `smallest ... largest`, whose growing `count(width)` is nearest to `parameters`."""
     low, high = smallest, largest
     while high - low > 1:
         middle = (low + high) // 2

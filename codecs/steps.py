@@ -31,7 +31,7 @@ def step_values(exponents: Exponents) -> FloatTensor:
 
 
 def step_exponents(steps: FloatTensor) -> Exponents | None:
-    """The exponents of steps (float32, finite, > 0), or None if one of them is not on the grid."""
+    """Find the exponents of steps (float32, finite, > 0); None if one of them is not on the grid."""
     mantissas, octaves = np.frexp(steps)
     eighths = np.searchsorted(_MANTISSAS, 2 * mantissas)
     exponents = (EXPONENTS_PER_OCTAVE * (octaves - 1) + eighths).astype(np.int32)
@@ -43,7 +43,8 @@ def step_exponents(steps: FloatTensor) -> Exponents | None:
 
 def covering_exponents(values: npt.NDArray[np.float64]) -> Exponents:
     """Exponents of the smallest steps not below `values` (finite, > 0), as far as the grid reaches."""
-    wanted = np.ceil(EXPONENTS_PER_OCTAVE * np.log2(values)).astype(np.int32)
+    wanted = np.ceil(EXPONENTS_PER_OCTAVE * np.log2(values) - 1e-6).astype(np.int32)
     exponents = np.clip(wanted, MIN_EXPONENT, MAX_EXPONENT).astype(np.int32)
     too_small = (step_values(exponents) < values) & (exponents < MAX_EXPONENT)
-    return (exponents + too_small).astype(np.int32)
+    covering: Exponents = (exponents + too_small).astype(np.int32)
+    return covering

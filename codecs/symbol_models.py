@@ -3,15 +3,17 @@
 Each model is a few numbers in the stream and an integer `Table` made from them. Symbols that the table lacks
 are *escaped*: the table's last weight stands for "another one", and the symbol follows in the model section.
 
-| kind | model       | parameters (EGk: Exp-Golomb of order k, s: signed)                                           |
-|------|-------------|------------------------------------------------------------------------------------------------|
-| 0    | `Uniform`   | lowest EG4s, symbols - 1 EG3                                                                     |
-| 1, 2 | `Curve`     | scale 7 bits, plain 1 bit; unless plain: centre EG2s, hole EG1, spike 6 bits                     |
-| 3    | `Histogram` | lowest EG6s, symbols - 1 EG6, resolution 2 bits, order 2 bits, first level EG4, level changes EGs |
+| kind | model             | parameters (EGk: Exp-Golomb of order k, s: signed)                              |
+|------|-------------------|---------------------------------------------------------------------------------|
+| 0    | `Uniform`         | lowest EG4s, symbols - 1 EG3                                                    |
+| 1    | `Curve`, Laplace  | scale 7 bits, plain 1 bit; unless plain: centre EG2s, hole EG1, spike 6 bits    |
+| 2    | `Curve`, Gaussian | the same                                                                        |
+| 3    | `Histogram`       | lowest EG6s, symbols - 1 EG6, resolution 2 bits, order 2 bits, first level EG4, |
+|      |                   | the changes from level to level EGs of that order, the escape's last            |
 
-`Uniform` of one symbol is a constant and costs no payload. A curve's *hole* says that the symbols 1 .. hole on
-both sides of zero do not occur, its *spike* that zero is more frequent than the curve: both are the mark of
-pruning. A histogram's levels are steps of -log2 p, from symbol to symbol, the escape last.
+The kind is two bits. `Uniform` of one symbol is a constant and costs no payload. A curve's *hole* says that
+the symbols 1 .. hole on both sides of zero do not occur, its *spike* that zero is more frequent than the
+curve: both are the mark of pruning. A histogram's levels are -log2 of the weights, in steps of its resolution.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Model(Protocol):
         """Write the kind and the parameters."""
 
     def table(self) -> Table:
-        """The weights that encoder and decoder share."""
+        """Make the weights that encoder and decoder share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Uniform:
         bits.exp_golomb(self.symbol_count - 1, order=3)
 
     def table(self) -> Table:
-        """The weights that encoder and decoder share."""
+        """Make the weights that encoder and decoder share."""
         return Table(lowest=self.lowest, weights=np.ones(self.symbol_count, dtype=np.int64), escapes=False)
 
 
@@ -110,7 +112,7 @@ class Curve:
             bits.unsigned(self.spike, width=6)
 
     def table(self) -> Table:
-        """The weights that encoder and decoder share."""
+        """Make the weights that encoder and decoder share."""
         half = LEVEL_WEIGHTS[curve_levels(self.family, self.scale, MAX_SYMBOL)]
         whole = np.concatenate([half[:0:-1], half])
         first = self.centre - half.size + 1
@@ -151,13 +153,13 @@ class Histogram:
             bits.signed(after - before, order=self.order)
 
     def table(self) -> Table:
-        """The weights that encoder and decoder share."""
+        """Make the weights that encoder and decoder share."""
         levels = np.array(self.steps, dtype=np.int64) * RESOLUTIONS[self.resolution]
         return Table(lowest=self.lowest, weights=LEVEL_WEIGHTS[levels], escapes=True)
 
 
 def read_model(bits: BitReader) -> Model:
-    """The next model of the stream, every parameter checked; BitstreamError names the one that is wrong."""
+    """Read the next model; BitstreamError names a parameter that is wrong."""
     kind = bits.unsigned(width=2)
     if kind == 0:
         return _read_uniform(bits)

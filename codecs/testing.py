@@ -37,7 +37,7 @@ def check_codec(
 ) -> None:
     """Check all that the pipeline relies on, for each configuration on each frame size.
 
-    `sizes` are (T, H, W), by default even, odd and one-frame clips, or pictures for a codec that accepts them;
+    `sizes` are (T, H, W), by default even, odd and one-frame clips, or pictures for a codec of pictures;
     `steps` is how long each of the fits (three per configuration and size) lasts.
     """
     pictures = codec_cls.accepts is ImageBatch
@@ -63,7 +63,7 @@ def moving_shapes(frames: int, height: int, width: int) -> Frames:
 
 
 def make_clip(frames: Frames, *, kind: str = "video", name: str = "shapes") -> Clip:
-    """A clip of these frames (T, 3, H, W), with a made-up source."""
+    """Make a clip of these frames (T, 3, H, W), with a made-up source."""
     count, _, height, width = frames.shape
     source = Source.model_validate(
         {"name": name, "kind": kind, "sha256": "0" * 64, "size_bytes": 0, "width": width, "height": height}
@@ -118,13 +118,15 @@ def _check_decoding(codec_cls: type[Codec], network: FittedNetwork) -> None:
     alone = codec_cls.from_config(stored.config).reconstruct(stored)
     _expect("codec name, configuration and tensors are enough", np.array_equal(first.frames, alone.frames))
     other = codec_cls().reconstruct(stored)
-    _expect("the network's configuration rules, not the decoder's", np.array_equal(first.frames, other.frames))
+    _expect(
+        "the network's configuration rules, not the decoder's", np.array_equal(first.frames, other.frames)
+    )
     for wrong in _wrong_tensors(network.tensors):
         _expect("tensors that do not fit are refused with a ValueError", _refuses(codec_cls, network, wrong))
 
 
 def _stored(network: FittedNetwork, tensors: Mapping[str, FloatTensor] | None = None) -> FittedNetwork:
-    """The network as an archive gives it back: plain values, copied tensors, no pixels."""
+    """Give the network as an archive does: plain values, copied tensors, no pixels."""
     config: dict[str, Any] = json.loads(json.dumps(dict(network.config)))
     kept = {name: value.copy() for name, value in (tensors or network.tensors).items()}
     span = Span.model_validate_json(network.span.model_dump_json())
@@ -155,18 +157,29 @@ def _check_repeatable(
     codec_cls: type[Codec], config: CodecConfig, clip: Clip, network: FittedNetwork, settings: FitSettings
 ) -> None:
     again = run_fit(codec_cls(config).fit(clip, settings))
-    _expect("the same seed and steps give the same tensor names", list(again.tensors) == list(network.tensors))
+    _expect(
+        "the same seed and steps give the same tensor names", list(again.tensors) == list(network.tensors)
+    )
     same = all(np.array_equal(again.tensors[name], value) for name, value in network.tensors.items())
     _expect("the same seed and steps give the same tensors", same)
 
 
 def _check_masks(codec_cls: type[Codec], network: FittedNetwork, settings: FitSettings) -> None:
-    masks = {name: np.abs(value) > np.median(np.abs(value)) for name, value in network.tensors.items() if value.ndim > 1}
+    masks = {
+        name: np.abs(value) > np.median(np.abs(value))
+        for name, value in network.tensors.items()
+        if value.ndim > 1
+    }
     tuned = run_fit(codec_cls.from_config(network.config).finetune(network, masks, settings))
     _expect("fine-tuning keeps the configuration", tuned.config == network.config)
     for name, mask in masks.items():
-        _expect(f"fine-tuning holds the masked weights of {name} at zero", not tuned.tensors[name][~mask].any())
-    moved = any(not np.array_equal(tuned.tensors[name], value * masks.get(name, True)) for name, value in network.tensors.items())
+        _expect(
+            f"fine-tuning holds the masked weights of {name} at zero", not tuned.tensors[name][~mask].any()
+        )
+    moved = any(
+        not np.array_equal(tuned.tensors[name], value * masks.get(name, True))
+        for name, value in network.tensors.items()
+    )
     _expect("fine-tuning changes the weights that may change", moved)
 
 

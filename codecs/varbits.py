@@ -1,8 +1,8 @@
 """Numbers of a few bits each: the side information of a stream, most significant bit first.
 
 Exp-Golomb codes of order k (Teuhola 1978; the `ue(v)` of H.264 is order 0) write v + 2**k in binary, after
-as many zeros as that number has bits beyond k + 1: small numbers are short and none is too large. Signed numbers are
-folded to 0, -1, 1, -2, 2, ... = 0, 1, 2, 3, 4, ... first.
+as many zeros as that number has bits beyond k + 1: small numbers are short and none is too large. Signed
+numbers are folded first: 0, -1, 1, -2, 2, ... become 0, 1, 2, 3, 4, ...
 """
 
 from __future__ import annotations

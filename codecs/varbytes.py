@@ -22,7 +22,7 @@ class Cursor:
         self._position = 0
 
     def take(self, count: int, what: str) -> bytes:
-        """The next `count` bytes."""
+        """Read the next `count` bytes."""
         part = self._data[self._position : self._position + count]
         if len(part) != count:
             raise BitstreamError(f"the stream ends within its {what}: {len(part)} of {count} bytes are there")
@@ -30,11 +30,11 @@ class Cursor:
         return part
 
     def byte(self, what: str) -> int:
-        """The next byte."""
+        """Read the next byte."""
         return self.take(1, what)[0]
 
     def varint(self, what: str) -> int:
-        """The next LEB128 number, at most five bytes."""
+        """Read the next LEB128 number, at most five bytes."""
         value = 0
         for shift in range(0, 35, 7):
             byte = self.byte(what)
@@ -44,5 +44,5 @@ class Cursor:
         raise BitstreamError(f"the stream's {what} is a number of more than five bytes")
 
     def rest(self) -> bytes:
-        """All bytes that are left."""
+        """Read all bytes that are left."""
         return self.take(len(self._data) - self._position, "rest")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from framefold.pipeline.stage import Options, Ports, Stage
 
@@ -16,13 +16,12 @@ class Resources(Options):
     cpus: float = Field(default=1, ge=0, description="cores; 0 for work that mostly waits")
     gpus: float = Field(default=0, ge=0, description="GPUs; a fraction shares one")
 
-    @model_validator(mode="after")
-    def _whole_above_one(self) -> Self:
-        if self.gpus > 1 and not self.gpus.is_integer():
-            raise ValueError(
-                f"gpus: {self.gpus} is neither a share of one GPU nor a whole number of them; round it"
-            )
-        return self
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"{gpus} is neither a share of one GPU nor a whole number of them; round it")
+        return gpus
 
 
 class EngineWords(Options):

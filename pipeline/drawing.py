@@ -11,23 +11,23 @@ from framefold.pipeline.wiring import UNNAMED_PORT, type_names
 
 
 def text(graph: Graph) -> str:
-    """Draw chains downwards and forks to the right; a node with several inputs stands under the last of them."""
+    """Draw chains downwards, forks to the right; a node with several inputs stands under the last one."""
     lines = [f"{graph.pipeline}: {graph.describe()}", ""]
     pen = _Pen(graph)
     for node in graph:
         if node.is_source:
-            lines += [*pen.draw(node, ""), ""]
+            lines += [*pen.draw(node, "", ""), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def dot(graph: Graph) -> str:
     """Write the graph in Graphviz' language."""
-    lines = [f'digraph "{graph.pipeline}" {{', "  rankdir=LR;", "  node [shape=box];"]
-    lines += [f'  {_quoted(node.name)} [label="{node.name}\\n{_escaped(_runs_as(node))}"];' for node in graph]
+    lines = [f"digraph {_quoted(graph.pipeline)} {{", "  rankdir=LR;", "  node [shape=box];"]
+    lines += [f"  {_quoted(node.name)} [label={_quoted(node.name, _runs_as(node))}];" for node in graph]
     for node in graph:
         for edge in node.inputs:
-            label = _escaped(_carries(graph, edge))
-            lines.append(f'  {_quoted(edge.node)} -> {_quoted(node.name)} [label="{label}"];')
+            ends = f"{_quoted(edge.node)} -> {_quoted(node.name)}"
+            lines.append(f"  {ends} [label={_quoted(_carries(graph, edge))}];")
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -47,21 +47,61 @@ class _Pen:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._waiting = Counter({node.name: len(node.inputs) for node in graph})
-        self._widths = max(map(len, graph.order)), max(len(node.stage) for node in graph)
+        self._undrawn = Counter({node.name: len(node.inputs) for node in graph})
+        self._name_width = max(len(node.name) for node in graph)
+        self._stage_width = max(len(node.stage) for node in graph)
 
-    def draw(self, node: Node, margin: str) -> Iterator[str]:
-        """Yield the node's line, and all that hangs below it."""
-        stack: list[tuple[Node, str, str]] = [(node, margin, margin)]
-        while stack:
-            node, margin, head = stack.pop()
-            yield head + self._line(node)
+    def draw(self, node: Node, margin: str, head: str) -> Iterator[str]:
+        """Yield the node's line behind `head`, and behind `margin` all that hangs below it."""
+        yield head + self._line(node)
+        branches = list(self._branches(node))
+        while len(branches) == 1 and isinstance(branches[0][1], Node):
+            label, node = branches[0]
+            yield f"{margin}│ {label}".rstrip()
+            yield margin + self._line(node)
             branches = list(self._branches(node))
-            if len(branches) == 1 and isinstance(branches[0], Node):
-                yield f"{margin}│"
-                stack.append((branches[0], margin, margin))
-                continue
-            for number, branch in enumerate(branches):
-                last = number == len(branches) - 1
-                stack.append
-        return
+        for number, (label, branch) in enumerate(branches, start=1):
+            twig, inner = ("└─ ", "   ") if number == len(branches) else ("├─ ", "│  ")
+            if isinstance(branch, Node):
+                yield from self.draw(branch, margin + inner, f"{margin}{twig}{label}")
+            else:
+                yield f"{margin}{twig}{label}{branch} (below)"
+
+    def _branches(self, node: Node) -> Iterator[tuple[str, Node | str]]:
+        """Yield each branch's label and its consumer: only the name while other inputs of it are to come."""
+        for name, edges in Counter(edge.node for edge in node.consumers).items():
+            self._undrawn[name] -= edges
+            ports = [edge.port for edge in node.consumers if edge.node == name and edge.port != UNNAMED_PORT]
+            label = f"{listed(ports)}: " if ports else ""
+            yield label, name if self._undrawn[name] else self._graph[name]
+
+    def _line(self, node: Node) -> str:
+        name, stage = node.name.ljust(self._name_width), node.stage.ljust(self._stage_width)
+        return f"{name}  {stage}  {node.signature}  ({_placement(node)})"
+
+
+def _placement(node: Node) -> str:
+    """`2 x 1 CPU + 0.5 GPU`, per replica."""
+    each = f"{node.resources.cpus:g} CPU"
+    if node.resources.gpus:
+        each += f" + {node.resources.gpus:g} GPU"
+    return f"{node.replicas} x {each}"
+
+
+def _runs_as(node: Node) -> str:
+    return f"{node.stage}, {_placement(node)}"
+
+
+def _carries(graph: Graph, edge: Edge) -> str:
+    kind = type_names(graph[edge.node].ports.emits[edge.port])
+    return kind if edge.port == UNNAMED_PORT else f"{edge.port}: {kind}"
+
+
+def _quoted(*lines: str) -> str:
+    """Write a Graphviz string of one or more lines."""
+    return '"' + "\\n".join(line.replace('"', '\\"') for line in lines) + '"'
+
+
+def _entities(label: str) -> str:
+    """Escape text for a quoted Mermaid label."""
+    return label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from framefold.pipeline.events import Died, Event, Failed, Finished, Produced, Ready, Task
 from framefold.pipeline.flow import Replica
-from framefold.pipeline.worker import Blueprint, Worker
+from framefold.pipeline.worker import Blueprint, Worker, pin_threads
 
 
 class Executor(Protocol):
@@ -46,8 +46,9 @@ class LocalExecutor:
         self._answers: deque[tuple[Replica, Event]] = deque()
 
     def start(self, blueprints: Mapping[Replica, Blueprint]) -> None:
-        """Set every replica up at once."""
+        """Set every replica up at once; they share the process, and so the largest share of cores."""
         self._blueprints.update(blueprints)
+        pin_threads(max(blueprint.context.cpus for blueprint in blueprints.values()))
         for replica in blueprints:
             self.restart(replica)
 

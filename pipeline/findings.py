@@ -11,6 +11,7 @@ KeyPath = tuple[str | int, ...]
 """Keys and indices from the top of a document down to one value."""
 
 SHOWN_CHARACTERS = 60
+LISTED_NAMES = 50
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ def shown(value: Any) -> str:
 
 
 def listed(names: Collection[str], *, last: str = "and") -> str:
-    """Return `a, b and c`, or `none`."""
+    """Return `a, b and c`, or `none`; long lists are cut."""
     *first, final = list(names) or ["none"]
+    if len(first) > LISTED_NAMES:
+        first, final = first[:LISTED_NAMES], f"{len(first) + 1 - LISTED_NAMES} more"
     return f"{', '.join(first)} {last} {final}" if first else final
 
 

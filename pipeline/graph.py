@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,11 +102,15 @@ class Graph:
 def assemble(pipeline: str, seed: int, drafts: Mapping[str, Draft], wires: Sequence[Wire]) -> Graph:
     """Put together drafts that `wiring.check` found no fault with."""
     nodes: dict[str, Node] = {}
+    inputs: defaultdict[str, list[Edge]] = defaultdict(list)
+    consumers: defaultdict[str, list[Edge]] = defaultdict(list)
+    for wire in wires:
+        inputs[wire.target].append(Edge(wire.source, wire.port))
+        consumers[wire.source].append(Edge(wire.target, wire.port))
     for name in topological(drafts, wires):
-        inputs = tuple(Edge(wire.source, wire.port) for wire in wires if wire.target == name)
-        consumers = tuple(Edge(wire.target, wire.port) for wire in wires if wire.source == name)
-        upstream = [(nodes[edge.node].lineage, edge.port) for edge in inputs]
-        nodes[name] = _node(drafts[name], inputs, consumers, lineage=_lineage(drafts[name], seed, upstream))
+        upstream = [(nodes[edge.node].lineage, edge.port) for edge in inputs[name]]
+        lineage = _lineage(drafts[name], seed, upstream)
+        nodes[name] = _node(drafts[name], tuple(inputs[name]), tuple(consumers[name]), lineage=lineage)
     return Graph(pipeline=pipeline, seed=seed, nodes=nodes)
 
 

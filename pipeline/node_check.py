@@ -93,6 +93,9 @@ class _Check:
         except ValidationError as error:
             self._note_all(error, self._options, stage_class.Config)
             return None
+        except FramefoldError as error:
+            self.note((), str(error))
+            return None
         except Exception as error:  # a validator of a plugin may raise anything
             self.note((), _fault(stage_class, "Config", error))
             return None
@@ -132,7 +135,7 @@ def _known(model: type[BaseModel], data: Mapping[str, Any], path: KeyPath) -> li
     names = known_names(model, path)
     if not path:
         return [*EngineWords.model_fields, *(name for name in names if name not in EngineWords.model_fields)]
-    return names or (_codec_options(data["codec"]) if path == ("codec",) else [])
+    return list(dict.fromkeys(names + _codec_options(data["codec"]))) if path == ("codec",) else names
 
 
 def _codec_options(codec: Any) -> list[str]:

@@ -84,6 +84,15 @@ def print_results(console: Console, outcome: Outcome) -> None:
     """The result tables, what was set aside, and the commands worth typing next."""
     for node in dict.fromkeys(row.node for row in outcome.rows):
         console.print(_result_table(node, [row for row in outcome.rows if row.node == node]))
+    print_set_aside(console, outcome)
+    if outcome.hints:
+        console.print("next:")
+    for hint in outcome.hints:
+        console.print(f"  {hint}", highlight=False, soft_wrap=True)
+
+
+def print_set_aside(console: Console, outcome: Outcome) -> None:
+    """Every input and item that the run went on without, and why."""
     for refusal in outcome.refused:
         console.print(f"set aside by {refusal.node}: {refusal.label}: {refusal.reason}", soft_wrap=True)
     for letter in outcome.dead:
@@ -92,10 +101,6 @@ def print_results(console: Console, outcome: Outcome) -> None:
             f"{letter.error}: {letter.message}",
             soft_wrap=True,
         )
-    if outcome.hints:
-        console.print("next:")
-    for hint in outcome.hints:
-        console.print(f"  {hint}", highlight=False, soft_wrap=True)
 
 
 def _result_table(node: str, rows: Sequence[ResultRow]) -> Table:

@@ -48,7 +48,7 @@ class Entry:
                 f"{self.kind} {self.name!r} is registered by {self.distribution}; uninstall all but one"
             )
         try:
-            loaded = EntryPoint(self.name, "", self.value).load()
+            loaded = EntryPoint(name=self.name, value=self.value, group="").load()
         except (Exception, SystemExit) as error:
             raise self._broken(f"{type(error).__name__}: {error}") from error
         if not isinstance(loaded, type):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.executor import Executor, LocalExecutor
 from framefold.pipeline.outcome import Outcome, write_report
-from framefold.pipeline.progress import Display
+from framefold.pipeline.progress import Display, print_set_aside
 from framefold.pipeline.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def run(pipeline: CheckedPipeline, console: Console, *, local: bool = False, add
         )
         try:
             return scheduler.run()
+        except FramefoldError:
+            print_set_aside(console, scheduler.outcome)
+            raise
         finally:
             write_report(scheduler.outcome, pipeline.name, pipeline.run_dir)
 

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from framefold.pipeline import registry, wiring
-from framefold.pipeline.draft import Draft, NodeSpec
 from framefold.pipeline.document import Document
+from framefold.pipeline.draft import Draft, NodeSpec
 from framefold.pipeline.errors import Problem, SpecError
 from framefold.pipeline.findings import Finding, shown
 from framefold.pipeline.graph import Graph, assemble

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from framefold.pipeline.draft import Draft
 from framefold.pipeline.findings import Finding, KeyPath, did_you_mean, listed, nearest
@@ -26,7 +26,7 @@ class Wire:
     source: str
     port: str
     target: str
-    path: KeyPath
+    path: KeyPath = field(compare=False)
     """Where the reference stands."""
 
 
@@ -42,25 +42,26 @@ class Wiring:
 
 def connect(drafts: Mapping[str, Draft]) -> Wiring:
     """Resolve every input of every node."""
-    wires: list[Wire] = []
+    wires: dict[Wire, None] = {}
     findings: list[Finding] = []
     guessed: set[str] = set()
     for draft in drafts.values():
         for number, reference in enumerate(draft.spec.inputs):
             path = ("stages", draft.name, "inputs", number)
             found = _resolve(drafts, reference, draft.name, path)
-            if isinstance(found, Wire):
-                wires.append(found)
-                continue
-            findings.append(found)
-            guessed.update(_meant(reference, drafts))
+            if isinstance(found, Finding):
+                findings.append(found)
+                guessed.update(_meant(reference, drafts))
+            elif found in wires:
+                findings.append(Finding(path, f"{reference!r} is named twice; every item would come twice"))
+            else:
+                wires[found] = None
     return Wiring(tuple(wires), tuple(findings), frozenset(guessed))
 
 
 def check(drafts: Mapping[str, Draft], wiring: Wiring, stage_classes: StageClasses) -> Iterator[Finding]:
     """Every mistake in how the nodes stand together."""
     yield from wiring.findings
-    yield from _duplicates(wiring.wires)
     for draft in drafts.values():
         yield from _arity(draft, drafts)
         yield from _replicas(draft)
@@ -128,7 +129,7 @@ def _resolve(drafts: Mapping[str, Draft], reference: str, target: str, path: Key
 def _no_port(name: str, port: str | None, ports: list[str]) -> str:
     if not ports:
         return f"{name!r} is a sink and gives nothing; take the output of the node before it"
-    choices = listed([f"{name}.{other}" for other in ports], last="or")
+    choices = listed([name if other == UNNAMED_PORT else f"{name}.{other}" for other in ports], last="or")
     if port is None:
         return f"{name!r} has named outputs; write {choices}"
     return f"{name!r} has no output {port!r}{did_you_mean(port, ports) or ';'} write {choices}"
@@ -139,17 +140,6 @@ def _meant(reference: str, drafts: Mapping[str, Draft]) -> Iterator[str]:
     guess = nearest(name, drafts)
     if guess is not None:
         yield guess
-
-
-def _duplicates(wires: Sequence[Wire]) -> Iterator[Finding]:
-    seen: set[tuple[str, str, str]] = set()
-    for wire in wires:
-        edge = (wire.source, wire.port, wire.target)
-        if edge in seen:
-            yield Finding(
-                wire.path, f"{wire.source!r} is named twice; each item would come twice, remove one"
-            )
-        seen.add(edge)
 
 
 def _arity(draft: Draft, drafts: Mapping[str, Draft]) -> Iterator[Finding]:

@@ -56,10 +56,8 @@ class ArchiveSink(Stage):
         """Append one unit; the same unit twice is stored once."""
         bits: Bitstream = item.payload
         writer = self._open_writer()
-        before = writer.bytes_written
-        chunk = _append(writer, item.key, bits)
+        chunk, size = _append(writer, item.key, bits)
         measured = self._measure(writer, chunk, bits, item.seconds)
-        size = writer.bytes_written - before
         self._totals.add(bits.span, measured)
         yield Row(bits.span.label, _columns(bits.span, size, measured) | {"encode_seconds": round(item.seconds, 1)})
 
@@ -99,17 +97,22 @@ class ArchiveSink(Stage):
         return measured
 
 
-def _append(writer: ArchiveWriter, key: str, bits: Bitstream) -> str:
+def _append(writer: ArchiveWriter, key: str, bits: Bitstream) -> tuple[str, int]:
+    """The unit's chunk and the bytes that it takes on disk."""
     span = bits.span
-    return writer.add_unit(
+    source = writer.add_source(span.source.model_dump(mode="json"))
+    codec = writer.add_codec(bits.codec, bits.config)
+    before = writer.size_bytes
+    chunk = writer.add_unit(
         key=key,
-        source=writer.add_source(span.source.model_dump(mode="json")),
-        codec=writer.add_codec(bits.codec, bits.config),
+        source=source,
+        codec=codec,
         first_frame=span.first_frame,
         pts=span.pts,
         duration_ticks=span.duration_ticks,
         payload=bits.payload,
     )
+    return chunk, writer.size_bytes - before
 
 
 def _columns(span: Span, size: int, measured: Measured | None) -> dict[str, Any]:

@@ -6,7 +6,8 @@ or more than 576 lines on, BT.601 below; an untagged range is limited for YUV an
 formats. The tags themselves are kept as found, unspecified stays unspecified. Samples of more than 8 bits
 become 8, alpha is dropped, and frames stay as coded: rotation and pixel aspect are not applied.
 
-Decoding runs on one thread: only then does FFmpeg mark each picture in which it had to hide damage.
+Decoding runs on one thread: only then does FFmpeg mark each picture in which it had to hide damage. Its HEVC
+decoder hides some damage without a mark, so a whole decode is no proof that the file is as it was made.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Picture:
 
 
 def decode_pictures(file: BufferedReader, probe: VideoProbe) -> Iterator[Picture]:
-    """Yield the pictures in presentation order; RefusedInput names the frame from which they cannot be had."""
+    """Yield the pictures in presentation order; RefusedInput names the frame from which there are none."""
     clock = _Clock(probe)
     number, size = 0, (0, 0)
     reformatter = VideoReformatter()
@@ -77,9 +78,8 @@ def _frames(file: BufferedReader, probe: VideoProbe) -> Iterator[VideoFrame]:
     count = 0
     with open_media(file) as container:
         stream = picture_track(container)
-        stream.codec_context.options = {
-            "max_pixels": str(2 * MAX_PIXELS)
-        }  # padded sizes are compared with it
+        # The decoder compares sizes padded to whole blocks, so it gets some room; Source checks exactly.
+        stream.codec_context.options = {"max_pixels": str(2 * MAX_PIXELS)}
         stream.codec_context.thread_count = 1
         try:
             for frame in container.decode(stream):
@@ -90,7 +90,8 @@ def _frames(file: BufferedReader, probe: VideoProbe) -> Iterator[VideoFrame]:
                 yield frame
                 count += 1
         except MEDIA_ERRORS as error:
-            raise RefusedInput(f"damaged from frame {count} on: {error}") from error
+            cause = getattr(error, "strerror", None) or error
+            raise RefusedInput(f"damaged from frame {count} on: {cause}") from error
     if count == 0:
         raise RefusedInput("its video track cannot be decoded to any picture")
 
@@ -114,8 +115,8 @@ def _source_matrix(frame: VideoFrame) -> int | None:
         return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
     if frame.colorspace not in MATRICES:
         raise RefusedInput(
-            f"colour matrix {frame.colorspace} (ISO/IEC 23091-2) cannot be converted to RGB; convert the file "
-            "to BT.601, BT.709 or BT.2020 first"
+            f"colour matrix {frame.colorspace} (ISO/IEC 23091-2) cannot be converted to RGB; convert the "
+            "file to BT.601, BT.709 or BT.2020 first"
         )
     return MATRICES[frame.colorspace]
 

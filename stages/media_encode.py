@@ -83,36 +83,31 @@ class ContainerWriter(FrameWriter):
 
     def __init__(self, path: Path, source: Source, *, crf: int | None, threads: int) -> None:
         """H.264 in MP4 with this `crf`, or FFV1 in Matroska if it is None."""
-        self._path, self._source, self._last_pts = path, source, None
+        self._path, self._source = path, source
+        self._last_pts: int | None = None
         self._durations: dict[int, int] = {}
+        """Of the frames inside the encoder, by pts."""
         self._lossless = crf is None
         self._reformatter = VideoReformatter()
-        self._matrix, self._range = _matrix_and_range(source)
+        self._matrix, self._range = (0, _FULL) if crf is None else _matrix_and_range(source)
         name, options = ("matroska", {}) if crf is None else ("mp4", {"movflags": "+faststart"})
-        self._container = av.open(
-            f"file:{path}", "w", format=name, options=options
-        )  # "file:" keeps "a:b.mp4" a path
+        url = f"file:{path}"  # a bare "a:b.mp4" would name a protocol called a
+        self._container = av.open(url, "w", format=name, options=options)
         self._stream = self._add_stream("ffv1" if crf is None else "libx264", _codec_options(crf))
         self._stream.codec_context.thread_count = threads
 
-    _last_pts: int | None
-
     def _add_stream(self, codec: str, options: Mapping[str, str]) -> VideoStream:
         source = self._source
-        stream = cast(
-            "VideoStream", self._container.add_stream(codec, rate=_rate(source), options=dict(options))
-        )
+        added = self._container.add_stream(codec, rate=_rate(source), options=dict(options))
+        stream = cast("VideoStream", added)  # both codecs make video
         context = stream.codec_context
         context.width, context.height = source.width, source.height
         context.pix_fmt = self._pixel_format()
         stream.time_base = context.time_base = _time_base(source)
-        context.colorspace, context.color_range = (
-            (0, _FULL) if self._lossless else (self._matrix, self._range)
-        )
-        context.color_primaries = (
-            source.color.primaries if source.color.primaries in _PRIMARIES else _UNSPECIFIED
-        )
-        context.color_trc = source.color.transfer if source.color.transfer in _TRANSFERS else _UNSPECIFIED
+        color = source.color
+        context.colorspace, context.color_range = self._matrix, self._range
+        context.color_primaries = color.primaries if color.primaries in _PRIMARIES else _UNSPECIFIED
+        context.color_trc = color.transfer if color.transfer in _TRANSFERS else _UNSPECIFIED
         return stream
 
     def _pixel_format(self) -> str:

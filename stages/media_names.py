@@ -21,7 +21,7 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
 def name_problem(name: str) -> str | None:
-    """Say what keeps `name` ("a.png" or "holiday/a.png") from being written under a folder; None if nothing."""
+    """Say what keeps `name` ("a.png", "holiday/a.png") from being written under a folder; None if nothing."""
     if not name.isprintable():
         return "it holds a control character or one that UTF-8 cannot carry"
     if "\\" in name:

@@ -3,14 +3,13 @@
 Only containers on a list are opened, from a file object, and any wish of a demuxer to open a second file is
 refused: a `.mp4` that is really an ffconcat list or an HLS playlist would otherwise show other local files.
 
-What counts as truncated: ISO and RIFF files that end before the length their own boxes state; packets cut
-short; fewer packets than the sample index lists; a Matroska file whose demuxer reports damage. MPEG-TS and raw
-streams state no length, so a tail missing there cannot be told from a shorter film.
+What counts as truncated: a file that ends before the length that it states itself; packets cut short; fewer
+packets than the sample index lists; Matroska whose demuxer reports damage. MPEG-TS and raw streams state no
+length, so a tail missing there cannot be told from a shorter film.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BufferedReader
@@ -24,6 +23,7 @@ from av.video.stream import VideoStream
 
 from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE
 from framefold.pipeline.errors import RefusedInput
+from framefold.stages.media_tail import missing_tail
 
 FORMATS = (
     *(
@@ -122,7 +122,7 @@ def _refuse_second_file(url: str, flags: int, options: dict[str, str]) -> Any:
 
 def probe(file: BufferedReader) -> VideoProbe:
     """Read every packet of the picture track; RefusedInput says what is wrong with the file."""
-    cut = _missing_tail(file)
+    cut = missing_tail(file)
     if cut:
         raise RefusedInput(f"truncated: {cut}; copy the file again from where it came")
     with open_media(file) as container:
@@ -182,7 +182,8 @@ class _DemuxerErrors:
 
     def __enter__(self) -> _DemuxerErrors:
         self.messages: list[str] = []
-        self._level = av.logging.get_level()
+        self._level, self._skip = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_skip_repeated(False)  # else a second file with the same fault seems whole
         av.logging.set_level(av.logging.ERROR)
         self._capture = av.logging.Capture(local=True)
         self._logs = self._capture.__enter__()
@@ -191,38 +192,5 @@ class _DemuxerErrors:
     def __exit__(self, *exc: object) -> None:
         self._capture.__exit__(None, None, None)
         av.logging.set_level(self._level)
+        av.logging.set_skip_repeated(self._skip)
         self.messages = [text.strip() for _, name, text in self._logs if "matroska" in name]
-
-
-_BOXES = frozenset(
-    (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"sidx", b"mfra", b"uuid", b"styp")
-)
-
-
-def _missing_tail(file: BufferedReader) -> str | None:
-    """Say what is missing at the end of an ISO (MP4, MOV) or RIFF (AVI) file, by its own lengths."""
-    end = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(12)
-    if head[4:8] in _BOXES:
-        return _missing_boxes(file, end)
-    if head[:4] == b"RIFF" and 8 + int.from_bytes(head[4:8], "little") > end:
-        return f"{8 + int.from_bytes(head[4:8], 'little') - end} bytes are missing at the end"
-    return None
-
-
-def _missing_boxes(file: BufferedReader, end: int) -> str | None:
-    """Walk the top-level boxes of ISO/IEC 14496-12, section 4.2; a size of 0 means up to the end."""
-    position, kinds = 0, set()
-    while position + 8 <= end:
-        file.seek(position)
-        header = file.read(16)
-        kind, size = header[4:8], int.from_bytes(header[:4])
-        size = int.from_bytes(header[8:16]) if size == 1 else size or end - position
-        if kind not in _BOXES or size < 8:
-            break  # what follows is not ISO; the demuxer says what it makes of it
-        kinds.add(kind)
-        position += size
-        if position > end:
-            return f"{position - end} bytes are missing at the end (box '{kind.decode()}')"
-    return None if b"moov" in kinds or b"mdat" not in kinds else "it has no index (box 'moov')"

@@ -1,4 +1,4 @@
-"""The container: bytes in, bytes out. It knows no codec and no engine; docs/archive-format.md specifies it."""
+"""The container: bytes in, bytes out, no codec and no engine known; docs/archive-format.md specifies it."""
 
 from framefold.pipeline.archive.contents import CodecEntry, SourceEntry, UnitEntry, UnitRecord
 from framefold.pipeline.archive.describe import describe

@@ -12,6 +12,7 @@ from framefold.pipeline.archive.records import (
     ENTRY_BYTES,
     HEADER_BYTES,
     INDEX,
+    KNOWN,
     MANIFEST,
     ChunkHeader,
     FileHeader,
@@ -23,12 +24,12 @@ from framefold.pipeline.archive.records import (
 
 
 def pack_chunk(header: ChunkHeader, payload: bytes) -> bytes:
-    """Header, payload and padding."""
+    """Put header, payload and padding together."""
     return b"".join((header.pack(), payload, bytes(padding(len(payload)))))
 
 
 def check_payload(header: ChunkHeader, raw: bytes) -> bytes:
-    """The payload of `raw` (header, payload, padding), if its CRC-32 and padding are right."""
+    """Return the payload of `raw` (header, payload, padding), if its CRC-32 and padding are right."""
     end = HEADER_BYTES + header.payload_bytes
     payload = raw[HEADER_BYTES:end]
     if crc32(payload) != header.payload_crc:
@@ -39,16 +40,18 @@ def check_payload(header: ChunkHeader, raw: bytes) -> bytes:
 
 
 def digest(header: ChunkHeader, raw: bytes) -> bytes:
-    """SHA-256 of the chunk's header and payload."""
+    """Return the SHA-256 of the chunk's header and payload."""
     return hashlib.sha256(memoryview(raw)[: HEADER_BYTES + header.payload_bytes]).digest()
 
 
 def read_chunk(file: InputFile, entry: IndexEntry, number: int, shard_tag: int) -> bytes:
-    """The payload of chunk `number`, where and what the index says it is."""
+    """Return the payload of chunk `number`, where and what the index says it is."""
     with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
         raw = file.read(entry.offset, entry.disk_bytes)
         header = ChunkHeader.unpack(raw[:HEADER_BYTES])
         _check_agrees(header, entry, number, shard_tag)
+        if header.kind in KNOWN and header.version != 1:
+            raise ArchiveError(Code.UNSUPPORTED, f"payload layout {header.version} is unknown; 1 is known")
         payload = check_payload(header, raw)
         if digest(header, raw) != entry.sha256:
             raise ArchiveError(Code.DIGEST, "the chunk's SHA-256 is not the one in the index")
@@ -68,13 +71,13 @@ def _check_agrees(header: ChunkHeader, entry: IndexEntry, number: int, shard_tag
 
 
 def read_file_header(file: InputFile) -> FileHeader:
-    """The checked header of the file."""
+    """Return the checked header of the file."""
     with located(archive=file.path, offset=0):
         return FileHeader.unpack(file.read(0, min(HEADER_BYTES, file.size)).ljust(HEADER_BYTES, b"\0"))
 
 
 def read_footer(file: InputFile) -> Footer:
-    """The checked footer; the index that it points to ends exactly where the footer begins."""
+    """Return the checked footer; the index that it points to ends exactly where the footer begins."""
     at = file.size - HEADER_BYTES
     with located(archive=file.path, offset=max(at, 0)):
         if at < HEADER_BYTES:
@@ -87,7 +90,7 @@ def read_footer(file: InputFile) -> Footer:
 
 
 def read_index(file: InputFile) -> tuple[tuple[IndexEntry, ...], int]:
-    """The checked index and its chunk's shard tag."""
+    """Return the checked index and its chunk's shard tag."""
     footer = read_footer(file)
     with located(archive=file.path, chunk=chunk_id(INDEX, footer.entries), offset=footer.index_offset):
         raw = file.read(footer.index_offset, HEADER_BYTES + footer.index_bytes)
@@ -106,7 +109,7 @@ def read_index(file: InputFile) -> tuple[tuple[IndexEntry, ...], int]:
 
 
 def unpack_index(payload: bytes) -> tuple[IndexEntry, ...]:
-    """The entries of an index, each in its ranges."""
+    """Return the entries of an index, each in its ranges."""
     if len(payload) % ENTRY_BYTES:
         raise ArchiveError(Code.LAYOUT, f"an index of {len(payload)} bytes is no multiple of {ENTRY_BYTES}")
     pieces = (payload[at : at + ENTRY_BYTES] for at in range(0, len(payload), ENTRY_BYTES))
@@ -123,8 +126,6 @@ def _check_contiguous(entries: Sequence[IndexEntry], end: int) -> None:
         at += entry.disk_bytes
     kinds = [entry.kind for entry in entries]
     if at != end or INDEX in kinds or kinds.count(MANIFEST) != 1 or kinds[-1] != MANIFEST:
-        raise ArchiveError(
-            Code.LAYOUT,
-            f"the index lists {len(entries)} chunks up to byte {at}, {kinds.count(MANIFEST)} of them manifests; "
-            f"chunks up to byte {end} and one manifest, the last, are needed",
-        )
+        got = f"{len(entries)} chunks up to byte {at}, {kinds.count(MANIFEST)} of them manifests"
+        want = f"chunks up to byte {end} and one manifest, the last, are needed"
+        raise ArchiveError(Code.LAYOUT, f"the index lists {got}; {want}")

@@ -138,7 +138,7 @@ class UnitRecord:
 
 
 def read_document(file: InputFile, entry: IndexEntry, number: int, shard_tag: int) -> dict[str, Any]:
-    """The JSON object in a chunk."""
+    """Return the JSON object in a chunk."""
     with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
         if entry.payload_bytes > MAX_JSON:
             raise ArchiveError(Code.LIMIT, f"JSON of {entry.payload_bytes} bytes; {MAX_JSON} are allowed")
@@ -154,7 +154,7 @@ def read_unit(
     sources: Sequence[SourceEntry],
     codecs: Sequence[CodecEntry],
 ) -> UnitRecord:
-    """A unit, its head held against the index."""
+    """Return a unit, its head held against the index."""
     payload = read_chunk(file, entry, number, shard_tag)
     with located(archive=file.path, chunk=chunk_id(UNIT, number), offset=entry.offset):
         head, start = UnitHead.unpack(payload)

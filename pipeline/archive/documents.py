@@ -23,7 +23,7 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 
 def pack_document(document: Document) -> bytes:
-    """ASCII JSON with sorted keys and no spaces: equal documents are equal bytes."""
+    """Return ASCII JSON with sorted keys and no spaces: equal documents are equal bytes."""
     try:
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
@@ -34,7 +34,7 @@ def pack_document(document: Document) -> bytes:
 
 
 def unpack_document(data: bytes) -> dict[str, Any]:
-    """The object in `data`; its size and depth are checked before it is parsed."""
+    """Return the object in `data`; its size and depth are checked before it is parsed."""
     if len(data) > MAX_JSON:
         raise ArchiveError(Code.LIMIT, f"JSON of {len(data)} bytes; {MAX_JSON} are allowed")
     _check_shape(data)

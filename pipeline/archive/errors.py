@@ -1,4 +1,4 @@
-"""What can be wrong with an archive: numbered, because scripts and archivists' records refer to the numbers."""
+"""What can be wrong with an archive: numbered, because scripts and archivists refer to the numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operating system's side: exact reads, whole appends, and a file that appears under its name all at once."""
+"""The operating system's side: exact reads, whole writes, and a file that takes its name all at once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InputFile:
         return cls(fd, name, status.st_size, tail)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes; the caller has checked `length` against its limit."""
+        """Read exactly `length` bytes; the caller has checked `length` against its limit."""
         if offset + length > self.size:
             missing = offset + length - self.size
             raise ArchiveError(
@@ -72,7 +72,7 @@ class InputFile:
 
 
 def pread_exactly(fd: int, length: int, offset: int) -> bytes:
-    """`length` bytes from `offset`, however many calls that takes."""
+    """Read `length` bytes from `offset`, however many calls that takes."""
     pieces = []
     while length:
         try:
@@ -95,7 +95,7 @@ class OutputFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder")  # noqa: TRY301 - one place makes the ArchiveError
+                raise IsADirectoryError(f"{path} is a folder")
             self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except (OSError, ValueError) as error:
             raise self._failed("begin", error) from error
@@ -123,7 +123,7 @@ class OutputFile:
             return
 
     def publish(self, end: int) -> None:
-        """Flush the first `end` bytes to the medium; take the final name, replacing what had it, in one step."""
+        """Flush the first `end` bytes to the medium and take the final name, in one step."""
         try:
             os.ftruncate(self.fd, end)
             os.fsync(self.fd)

@@ -1,4 +1,4 @@
-"""What a reader takes from a stranger's file, checked before memory is asked for (specification, "Limits")."""
+"""What a reader takes from a stranger's file; checked before memory is asked for."""
 
 MAX_PAYLOAD = 256 * 2**20
 """Bytes of one chunk's payload."""

@@ -1,4 +1,4 @@
-"""Read an archive, strictly: whatever is returned has passed its CRC-32, its SHA-256 and every range check."""
+"""Read an archive, strictly: what is returned has passed its CRC-32, its SHA-256 and every range check."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ArchiveReader:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open and check; `ArchiveError` if header, footer, index, sources, codecs or manifest are not whole."""
+        """Open and check; `ArchiveError` if anything but a unit or a measurement is not whole."""
         file = InputFile.open(path)
         try:
             return cls(file)
@@ -70,13 +70,13 @@ class ArchiveReader:
         return self._file.size
 
     def read_unit(self, chunk: str) -> UnitRecord:
-        """The unit with this id."""
+        """Return the unit with this id, verified."""
         number = self._unit_number(chunk)
         entry = self._entries[number]
         return read_unit(self._file, entry, number, self._tag, sources=self.sources, codecs=self.codecs)
 
     def quality(self, chunk: str) -> Document | None:
-        """What was last measured of this unit, or None."""
+        """Return what was last measured of this unit, or None."""
         number = self._quality.get(self._unit_number(chunk))
         if number is None:
             return None

@@ -1,4 +1,4 @@
-"""Find the chunks of a damaged file without its index: by their headers, and after damage by their sync marks."""
+"""Find the chunks of a damaged file without its index: by their headers, after damage by their sync marks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from framefold.pipeline.archive.records import HEADER_BYTES, INDEX, SYNC, ChunkH
 
 _WINDOW = 2**20
 _EFFORT = 4
-"""Payload bytes that a scan checks at most, in lengths of the file: a file made to be scanned for ever is given up."""
+"""Payload bytes that a scan checks at most, in lengths of the file: some are made to be scanned for ever."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def scan(file: InputFile, *, end: int, shard_tag: int | None = None) -> Iterator
 
 
 def _after(file: InputFile, found: Found, end: int, tag: int) -> int:
-    """Where to go on: behind the chunk; inside it if it is damaged and no header stands behind (bytes lost)."""
+    """Where to go on: behind the chunk, or inside if it is damaged and no header stands behind it."""
     after = found.offset + found.header.disk_bytes
     if found.error is None or after == end or _header_at(file, after, end, tag):
         return after

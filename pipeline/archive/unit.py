@@ -1,4 +1,4 @@
-"""The head of a `Unit` payload: which frames the codec's bytes stand for, in 72 bytes when the rate is constant.
+"""The head of a `Unit` payload: which frames the codec's bytes stand for, in 72 bytes at a constant rate.
 
 Presentation times are stored as runs (start, step, count): any list of integers is exact, and a constant
 frame rate is one run.
@@ -35,12 +35,12 @@ class Run:
             raise ArchiveError(Code.LIMIT, f"a run of times is {self}; allowed: {allowed}")
 
     def times(self) -> Iterator[int]:
-        """The run, spelled out."""
+        """Spell the run out."""
         return (self.start + self.step * index for index in range(self.count))
 
 
 def runs_of(pts: Sequence[int]) -> list[Run]:
-    """The times cut, from the front, into the longest runs; `pts` must not be empty."""
+    """Cut the times, from the front, into the longest runs; `pts` must not be empty."""
     runs, start = [], 0
     while start < len(pts):
         stop = start + 1
@@ -94,7 +94,7 @@ class UnitHead:
         return max(self.pts) - self.t0 + self.duration_ticks
 
     def pack(self) -> bytes:
-        """52 bytes and 20 for each run."""
+        """Return 52 bytes and 20 for each run."""
         runs = runs_of(self.pts)
         frames = (self.first_frame, self.duration_ticks, len(runs))
         fixed = self._FIXED.pack(bytes.fromhex(self.key), self.codec, *frames)
@@ -102,7 +102,7 @@ class UnitHead:
 
     @classmethod
     def unpack(cls, payload: bytes) -> tuple[Self, int]:
-        """The head, and where in `payload` the codec's bytes begin."""
+        """Return the head, and where in `payload` the codec's bytes begin."""
         if len(payload) < cls._FIXED.size:
             raise ArchiveError(Code.RECORD, f"a unit of {len(payload)} bytes has no room for its head")
         key, codec, first_frame, duration, count = cls._FIXED.unpack_from(payload)

@@ -17,7 +17,7 @@ from framefold.pipeline.archive.chunks import (
 from framefold.pipeline.archive.errors import REMEDY, ArchiveError, Code
 from framefold.pipeline.archive.files import InputFile
 from framefold.pipeline.archive.reader import ArchiveReader
-from framefold.pipeline.archive.records import INDEX, FileHeader, IndexEntry, chunk_id
+from framefold.pipeline.archive.records import INDEX, FileHeader, Footer, IndexEntry, chunk_id
 from framefold.pipeline.archive.scan import Found, Gap, scan
 
 T = TypeVar("T")
@@ -29,14 +29,14 @@ class Finding:
 
     code: Code
     chunk: str | None
-    """Id of the chunk concerned; `?000005` if it is lost and its type with it; None for the file's own records."""
+    """Id of the chunk; `?000005` if it is lost and its type with it; None for the file's own records."""
     offset: int | None
     """Where it begins in the file, bytes."""
     message: str
 
     @classmethod
     def of(cls, error: ArchiveError) -> Self:
-        """What an error says."""
+        """Take over what an error says."""
         return cls(code=error.code, chunk=error.chunk, offset=error.offset, message=error.message)
 
     @property
@@ -49,7 +49,7 @@ class Finding:
 
 
 def verify(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
-    """All findings, in file order where there is one; none means that every byte is as it was written.
+    """List all findings, in file order where there is one; none means that every byte is as it was written.
 
     With a whole index each chunk is read where the index says. Without, the file is scanned, so that the
     damage is told apart from what is still whole. `ArchiveError` only if the file cannot be opened.
@@ -89,10 +89,8 @@ class _Verification:
                 self.findings.append(Finding.of(error))
 
     def check_by_scan(self, header: FileHeader | None) -> None:
-        try:
-            end = read_footer(self.file).index_offset
-        except ArchiveError:
-            end = self.file.size
+        footer = self.footer()
+        end = footer.index_offset if footer else self.file.size
         found: dict[int, Found] = {}
         for piece in scan(self.file, end=end, shard_tag=header.shard_tag if header else None):
             if isinstance(piece, Gap):
@@ -101,18 +99,23 @@ class _Verification:
             found.setdefault(piece.header.number, piece)
             if piece.error:
                 self.findings.append(Finding.of(piece.error))
-        self.report_lost(found)
+        self.report_lost(found, footer.entries if footer else max(found, default=-1) + 1)
+
+    def footer(self) -> Footer | None:
+        try:
+            return read_footer(self.file)
+        except ArchiveError:  # reported already: the index was looked for first
+            return None
 
     def report_gap(self, gap: Gap) -> None:
         message = f"{gap.length} bytes belong to no whole chunk"
         self.findings.append(Finding(code=Code.FOREIGN_BYTES, chunk=None, offset=gap.offset, message=message))
 
-    def report_lost(self, found: dict[int, Found]) -> None:
-        """Name the chunks that were not found: all numbers up to the last one seen are known to have existed."""
+    def report_lost(self, found: dict[int, Found], count: int) -> None:
+        """Name the chunks not found among the `count` that must have existed."""
         entries = self.surviving_index(found)
         # A stranger's numbers may be huge, but no file holds more chunks than headers fit into it.
-        count = min(max(found, default=-1) + 1, self.file.size // 64)
-        for number in range(count):
+        for number in range(min(count, self.file.size // 64)):
             entry = entries[number] if number < len(entries) else None
             name = chunk_id(entry.kind, number) if entry else f"?{number:06d}"
             if number not in found:
@@ -124,7 +127,7 @@ class _Verification:
         self.findings.append(Finding(code=code, chunk=chunk, offset=None, message=message))
 
     def surviving_index(self, found: dict[int, Found]) -> Sequence[IndexEntry]:
-        """The entries of an index that the scan found whole, when only the footer is lost or bytes moved."""
+        """Return the entries of the index if the scan found it whole: the footer is lost, or bytes moved."""
         for piece in found.values():
             if piece.header.kind == INDEX and piece.error is None:
                 try:
@@ -134,7 +137,7 @@ class _Verification:
         return ()
 
     def read_everything(self) -> None:
-        """Every record is as it was written; does it also mean something that a reader accepts?"""
+        """Every byte is as it was written; ask whether a reader accepts what it means."""
         reader = ArchiveReader(self.file)
         for unit in reader.units:
             self.attempt(lambda name=unit.id: reader.read_unit(name))

@@ -60,6 +60,11 @@ class ArchiveWriter:
             self.abort()
             raise
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far, headers and padding counted."""
+        return self._end
+
     def add_source(self, document: Mapping[str, Any]) -> int:
         """Store what is known of an original file; the number that units refer to.
 
@@ -76,7 +81,7 @@ class ArchiveWriter:
         return number
 
     def add_codec(self, name: str, config: Mapping[str, Any]) -> int:
-        """Store a codec's name and configuration; the number that units refer to. Equal ones are stored once."""
+        """Store a codec's name and configuration, equal ones once; the number that units refer to."""
         data = pack_document({"name": name, "config": config})
         number = self._known.get((CODEC, data), len(self._codecs))
         if number == len(self._codecs):
@@ -136,7 +141,7 @@ class ArchiveWriter:
             self._measured[number] = data
 
     def commit(self, manifest: Mapping[str, Any]) -> Path:
-        """Finish the file and give it its name; `manifest` needs `generator` and `created` (UTC, ISO 8601)."""
+        """Finish the file and give it its name; `manifest` needs `generator` and `created` (UTC, ISO)."""
         data = pack_document(_checked(manifest))
         with self._all_or_nothing():
             self._append(MANIFEST, data)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from framefold.pipeline.errors import EXIT_USAGE, FramefoldError, SpecError
+from framefold.pipeline.errors import FramefoldError, SpecError
 
 COMMANDS = ("run", "check", "graph", "plugins", "info", "decode", "verify")
 """Each is a module beside this one, with `add(subparsers)`."""
@@ -47,7 +47,9 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="pipeline", description="Store pictures and video as small fitted neural networks.", allow_abbrev=False
+        prog="pipeline",
+        description="Store pictures and video as small fitted neural networks.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -64,14 +66,14 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and leave")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from framefold import __version__  # noqa: PLC0415: only this option needs it
+        from framefold import __version__  # noqa: PLC0415 - only this option needs it
 
         sys.stdout.write(f"framefold {__version__}\n")
         parser.exit()
 
 
 def _explained(error: FramefoldError) -> str:
-    """The message; problems of a file begin with file and line, as editors like it."""
+    """Word the error; problems of a file begin with file and line, as editors like it."""
     if not isinstance(error, SpecError):
         return f"pipeline: {error}\n"
     count = len(error.problems)
@@ -81,6 +83,3 @@ def _explained(error: FramefoldError) -> str:
 def _forget_output() -> None:
     """Nobody reads on (`pipeline plugins | head`); keep Python from complaining at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-__all__ = ["COMMANDS", "EXIT_USAGE", "main"]

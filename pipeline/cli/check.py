@@ -42,7 +42,12 @@ def _run_json(args: argparse.Namespace) -> int:
     except SpecError as error:
         _write({"ok": False, "file": args.file, "problems": _plain(error.problems), "warnings": []})
         return EXIT_USAGE
-    summary: dict[str, Any] = {"ok": True, "file": args.file, "problems": [], "warnings": _plain(checked.warnings)}
+    summary: dict[str, Any] = {
+        "ok": True,
+        "file": args.file,
+        "problems": [],
+        "warnings": _plain(checked.warnings),
+    }
     nodes = [{"name": node.name, "stage": node.stage, "replicas": node.replicas} for node in checked.graph]
     _write({**summary, "pipeline": checked.name, "nodes": nodes, "edges": checked.graph.edge_count})
     return EXIT_DONE

@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     kinds = sorted({source["kind"] for source in describe(archive)["sources"]})
     mapping = {"pipeline": "decode", "stages": stages(archive, args.output, kinds)}
     checked = spec.from_mapping(f"pipeline decode {archive}", mapping)
-    outcome = runner.run(checked, Console(stderr=True), local=args.address is None, address=args.address)
-    print_results(Console(), outcome)
+    outcome = runner.run(checked, Console(stderr=True, markup=False, highlight=False), local=args.address is None, address=args.address)
+    print_results(Console(markup=False, highlight=False), outcome)
     return outcome.exit_code
 
 

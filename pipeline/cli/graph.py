@@ -14,16 +14,18 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "graph",
         help="draw the graph of a pipeline file",
-        description="Draw a pipeline: nodes, their stages, what travels between them, replicas and resources.",
+        description="Draw a pipeline: nodes, stages, what travels between them, replicas, resources.",
     )
     pipeline_file.declare(parser)
-    parser.add_argument("--format", choices=("text", "dot", "mermaid"), default="text", help="text by default")
+    parser.add_argument(
+        "--format", choices=("text", "dot", "mermaid"), default="text", help="text by default"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check the file and print the drawing."""
-    from framefold.pipeline import drawing  # noqa: PLC0415: `pipeline --help` must not wait for pydantic
+    from framefold.pipeline import drawing  # noqa: PLC0415 - `pipeline --help` must not wait for pydantic
 
     checked = pipeline_file.load(args)
     draw = {"text": drawing.text, "dot": drawing.dot, "mermaid": drawing.mermaid}[args.format]

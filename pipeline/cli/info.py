@@ -76,11 +76,11 @@ def _table(title: str, columns: Sequence[tuple[str, Any]], rows: Sequence[Row]) 
 
 
 def _figure(value: object, form: str) -> str:
-    """A number, or a dash where nothing was measured or a stranger wrote something else."""
+    """Format a number, or give a dash where nothing was measured or a stranger wrote something else."""
     return format(value, form) if isinstance(value, int | float) else "-"
 
 
 def _safe(value: object) -> str:
-    """Text of a stranger's file, without the control characters that would steer a terminal."""
+    """Rid a stranger's text of the control characters that would steer a terminal."""
     text = value if isinstance(value, str) else "-"
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

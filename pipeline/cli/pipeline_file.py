@@ -24,6 +24,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def load(args: argparse.Namespace) -> CheckedPipeline:
     """Read and check the file. SpecError with all its problems."""
-    from framefold.pipeline import spec  # noqa: PLC0415: `pipeline --help` must not wait for pydantic
+    from framefold.pipeline import spec  # noqa: PLC0415 - `pipeline --help` must not wait for pydantic
 
     return spec.load(args.file, args.overrides)

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from framefold.pipeline.progress import print_results  # noqa: PLC0415
 
     checked = spec.load(args.file, overrides=args.set)
-    console = Console()
+    console = Console(markup=False, highlight=False, emoji=False)
     outcome = runner.run(checked, console, local=args.local, address=args.address)
     print_results(console, outcome)
     console.print(f"{checked.name}: {outcome.seconds:.1f} s, report in {checked.run_dir}/report.json", highlight=False)

@@ -59,7 +59,7 @@ def compare(archive: Path, against: Sequence[str]) -> Outcome:
         "measured": {"stage": "quality", "inputs": ["frames"], "against": list(against)},
     }
     checked = spec.from_mapping(f"pipeline verify {archive}", {"pipeline": "verify", "stages": stages})
-    return runner.run(checked, Console(stderr=True), local=True)
+    return runner.run(checked, Console(stderr=True, markup=False, highlight=False), local=True)
 
 
 def _problems(archive: Path, outcome: Outcome) -> list[str]:
@@ -98,7 +98,7 @@ def _document(
 def _show(archive: Path, outcome: Outcome | None, problems: Sequence[str]) -> None:
     from framefold.pipeline.progress import print_results  # noqa: PLC0415
 
-    console = Console()
+    console = Console(markup=False, highlight=False, emoji=False)
     if outcome:
         print_results(console, outcome)
     for problem in problems:

@@ -1,0 +1,102 @@
+"""What `pipeline plugins` tells of every registered stage and codec, broken ones included."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from framefold.pipeline import registry
+from framefold.pipeline.option_errors import json_schema
+from framefold.pipeline.stage import types_of
+
+CODEC_EMITS = ("FittedNetwork",)
+"""What a codec makes of pixels, unless its class says otherwise; the engine does not import codecs."""
+
+Names = tuple[str, ...]
+Ports = tuple[Names, Mapping[str, Names] | Names]
+"""Accepted and emitted type names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """One plugin."""
+
+    name: str
+    distribution: str
+    summary: str = ""
+    """First line of the class's docstring."""
+    accepts: Names = ()
+    """Type names; empty for a source."""
+    emits: Mapping[str, Names] | Names = ()
+    """Type names: by port for a stage, plainly for a codec."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """JSON schema of the `Config`."""
+    error: str = ""
+    """Why it cannot be used; empty if it can."""
+
+    @property
+    def takes(self) -> str:
+        """The accepted types for people."""
+        return " or ".join(self.accepts)
+
+    @property
+    def gives(self) -> str:
+        """The emitted types for people."""
+        if not isinstance(self.emits, Mapping):
+            return " or ".join(self.emits)
+        ports = {port: " or ".join(kinds) for port, kinds in self.emits.items()}
+        return ", ".join(kinds if port == "out" else f"{port}: {kinds}" for port, kinds in ports.items())
+
+    @property
+    def option_names(self) -> list[str]:
+        """The options, without their schemas."""
+        return list(self.options.get("properties", {}))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `error` only where there is one."""
+        return {key: value for key, value in asdict(self).items() if key != "error" or value}
+
+
+def stages() -> list[Description]:
+    """Describe every registered stage. Imports them all."""
+    return [_described(entry, _stage) for entry in registry.stages().values()]
+
+
+def codecs() -> list[Description]:
+    """Describe every registered codec. Imports them all."""
+    return [_described(entry, _codec) for entry in registry.codecs().values()]
+
+
+def _described(entry: registry.Entry, ports: Callable[[type[Any]], Ports]) -> Description:
+    try:
+        plugin = entry.load()
+        accepts, emits = ports(plugin)
+        options = json_schema(plugin.Config)
+    except registry.PluginError as error:
+        return Description(name=entry.name, distribution=entry.distribution, error=str(error))
+    except (AttributeError, TypeError) as error:
+        reason = f"{entry.value} is not a {entry.kind}: {error}"
+        return Description(name=entry.name, distribution=entry.distribution, error=reason)
+    return Description(
+        name=entry.name,
+        distribution=entry.distribution,
+        summary=(inspect.getdoc(plugin) or "").partition("\n")[0],
+        accepts=accepts,
+        emits=emits,
+        options=options,
+    )
+
+
+def _stage(stage: type[Any]) -> Ports:
+    accepts = () if stage.accepts is None else _names(types_of(stage.accepts))
+    return accepts, {port: _names(types_of(kind)) for port, kind in stage.emits.items()}
+
+
+def _codec(codec: type[Any]) -> Ports:
+    return _names(types_of(codec.accepts)), tuple(getattr(codec, "emits", CODEC_EMITS))
+
+
+def _names(kinds: Iterable[type]) -> tuple[str, ...]:
+    return tuple(kind.__name__ for kind in kinds)

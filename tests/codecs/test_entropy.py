@@ -1,0 +1,267 @@
+"""The integer coder: lossless, near the entropy, the same tables everywhere, and calm about damage."""
+
+from __future__ import annotations
+
+import hashlib
+
+import constriction
+import numpy as np
+import pytest
+from framefold.codecs import entropy
+from framefold.codecs.entropy import SymbolReader, SymbolWriter
+from framefold.codecs.model_choice import Counts, choose_model, cost_bits
+from framefold.codecs.probability_tables import LEVEL_WEIGHTS, SCALE_COUNT, curve_levels
+from framefold.codecs.symbol_models import MAX_SYMBOL, Curve, Histogram, Uniform, read_model
+from framefold.codecs.varbits import BitReader, BitstreamError, BitWriter, exp_golomb_bits, fold
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+RNG = np.random.default_rng(7)
+
+
+def code(*arrays):
+    writer = SymbolWriter()
+    for array in arrays:
+        writer.write(np.asarray(array, dtype=np.int32))
+    return writer.finish()
+
+
+def decode(sections, *counts):
+    reader = SymbolReader(*sections)
+    arrays = [reader.read(count) for count in counts]
+    reader.finish()
+    return arrays
+
+
+def scaled(values, bits):
+    """Like a quantizer by the largest magnitude."""
+    return np.rint(values / np.abs(values).max() * (2 ** (bits - 1) - 1)).astype(np.int32)
+
+
+# ---- bits
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(-(2**31) + 1, 2**31 - 1), st.integers(0, 9))))
+def test_numbers_of_a_few_bits(numbers):
+    writer = BitWriter()
+    for unsigned, signed, order in numbers:
+        writer.unsigned(unsigned, width=32)
+        writer.exp_golomb(unsigned, order=order)
+        writer.signed(signed, order=order)
+    reader = BitReader(writer.getvalue())
+    for unsigned, signed, order in numbers:
+        assert reader.unsigned(width=32) == unsigned
+        assert reader.exp_golomb(order=order) == unsigned
+        assert reader.signed(order=order) == signed
+    reader.finish()
+
+
+@given(st.integers(-(2**30), 2**30), st.integers(0, 9))
+def test_lengths_are_known_beforehand(value, order):
+    writer = BitWriter()
+    writer.signed(value, order=order)
+    assert exp_golomb_bits(fold(np.array([value])), order).tolist() == [writer.bit_count]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 40, b"\x00\x00\x00\x00\x00\x01\xff\xff\xff\xff\xff\xff"])
+def test_a_number_cut_short_or_too_large_is_refused(data):
+    with pytest.raises(BitstreamError, match="cut short or beyond"):
+        BitReader(data).exp_golomb(order=0)
+
+
+def test_left_over_bits_are_refused():
+    for data in (b"\x80\x01", b"\x81"):
+        reader = BitReader(data)
+        assert reader.unsigned(width=1) == 1
+        with pytest.raises(BitstreamError, match="left over"):
+            reader.finish()
+
+
+# ---- tables
+
+
+def test_the_tables_of_version_1_never_change():
+    digest = hashlib.sha256(LEVEL_WEIGHTS.astype("<i8").tobytes())
+    for family in ("laplace", "gaussian"):
+        for scale in range(SCALE_COUNT):
+            digest.update(curve_levels(family, scale, MAX_SYMBOL).astype("<i8").tobytes())
+    assert digest.hexdigest() == "DIGEST"
+
+
+def test_levels_are_sixteenths_of_an_octave():
+    np.testing.assert_allclose(LEVEL_WEIGHTS[:300], 2.0 ** (24 - np.arange(300) / 16), rtol=0, atol=1)
+    assert LEVEL_WEIGHTS[0] == 2**24
+    assert LEVEL_WEIGHTS[-1] == 1
+
+
+@pytest.mark.parametrize("scale", [0, 24, 41, 60, 127])
+def test_curves_have_their_shape(scale):
+    half_life = 2 ** ((scale - 24) / 8)
+    for family, power in (("laplace", 1), ("gaussian", 2)):
+        levels = curve_levels(family, scale, MAX_SYMBOL)
+        np.testing.assert_allclose(levels, 16 * (np.arange(levels.size) / half_life) ** power, atol=0.51)
+        assert levels.max() <= 256
+
+
+# ---- models
+
+
+MODELS = st.one_of(
+    st.builds(Uniform, lowest=st.integers(-MAX_SYMBOL, 0), symbol_count=st.integers(1, MAX_SYMBOL)),
+    st.builds(Curve, family=st.sampled_from(["laplace", "gaussian"]), scale=st.integers(0, 127),
+              centre=st.integers(-MAX_SYMBOL, MAX_SYMBOL), hole=st.integers(0, MAX_SYMBOL), spike=st.integers(0, 63)),
+    st.builds(Histogram, lowest=st.integers(-MAX_SYMBOL, 0), resolution=st.integers(0, 3), order=st.integers(0, 3),
+              steps=st.lists(st.integers(0, 48), min_size=2, max_size=40).map(tuple)),
+)  # fmt: skip
+
+
+@given(MODELS)
+def test_a_model_reads_back_and_can_code(model):
+    writer = BitWriter()
+    model.write(writer)
+    reader = BitReader(writer.getvalue())
+    assert read_model(reader) == model
+    reader.finish()
+    table = model.table()
+    assert table.symbol_count >= 1
+    assert -MAX_SYMBOL <= table.lowest <= table.lowest + table.symbol_count - 1 <= MAX_SYMBOL
+    assert table.weights.min() >= 0
+    assert 0 < table.weights.sum() < 2**52
+
+
+@pytest.mark.parametrize(("write", "message"), [
+    (lambda bits: (bits.unsigned(0, width=2), bits.signed(-40000, order=4), bits.exp_golomb(0, order=3)), "outside"),
+    (lambda bits: (bits.unsigned(0, width=2), bits.signed(0, order=4), bits.exp_golomb(40000, order=3)), "outside"),
+    (lambda bits: (bits.unsigned(1, width=2), bits.unsigned(8, width=8), bits.unsigned(0, width=1)), "cut short"),
+    (lambda bits: (bits.unsigned(2, width=2), bits.unsigned(18, width=8), bits.signed(40000, order=2),
+                   bits.exp_golomb(0, order=1)), "centre 40000"),
+    (lambda bits: (bits.unsigned(3, width=2), bits.signed(0, order=6), bits.exp_golomb(300, order=6)), "claims 301"),
+    (lambda bits: Histogram(lowest=0, resolution=0, order=0, steps=(0, 49)).write(bits), "level is outside"),
+    (lambda bits: Histogram(lowest=0, resolution=0, order=0, steps=(0, 1, -1)).write(bits), "level is outside"),
+])  # fmt: skip
+def test_a_wrong_parameter_is_refused(write, message):
+    writer = BitWriter()
+    write(writer)
+    with pytest.raises(BitstreamError, match=message):
+        read_model(BitReader(writer.getvalue()))
+
+
+# ---- arrays
+
+
+ARRAYS = st.one_of(
+    st.lists(st.integers(-MAX_SYMBOL, MAX_SYMBOL), max_size=30),
+    st.lists(st.integers(-3, 3), max_size=300),
+    st.tuples(st.integers(-MAX_SYMBOL, MAX_SYMBOL), st.integers(0, 200)).map(lambda pair: [pair[0]] * pair[1]),
+    st.tuples(st.lists(st.integers(-9, 9), min_size=40, max_size=200), st.integers(-MAX_SYMBOL, MAX_SYMBOL)).map(
+        lambda pair: [*pair[0], pair[1]]
+    ),
+)
+
+
+@given(st.lists(ARRAYS, max_size=5))
+@settings(deadline=None, max_examples=60)
+def test_arrays_come_back_exactly(arrays):
+    decoded = decode(code(*arrays), *map(len, arrays))
+    assert [array.tolist() for array in decoded] == arrays
+    assert all(array.dtype == np.int32 for array in decoded)
+
+
+def test_blocks_are_seamless(monkeypatch):
+    symbols = np.rint(RNG.normal(0, 9, 1000)).astype(np.int32)
+    symbols[::97] = 30000
+    whole = code(symbols)
+    monkeypatch.setattr(entropy, "_BLOCK", 64)
+    assert code(symbols) == whole
+    assert np.array_equal(decode(whole, symbols.size)[0], symbols)
+
+
+@pytest.mark.parametrize("bits", [8, 7, 6, 4])
+@pytest.mark.parametrize("draw", [RNG.laplace, RNG.normal, RNG.uniform])
+def test_large_arrays_cost_little_more_than_their_entropy(draw, bits):
+    symbols = scaled(draw(size=100_000) - (0.5 if draw == RNG.uniform else 0), bits)
+    model_section, words = code(symbols)
+    entropy_bytes = Counts.of(symbols).entropy_bits / 8
+    assert len(model_section) + len(words) <= 1.003 * entropy_bytes + 8
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
+def test_pruned_arrays_too(share):
+    values = RNG.normal(size=50_000)
+    values[np.abs(values) < np.quantile(np.abs(values), share)] = 0
+    symbols = scaled(values, 8)
+    model_section, words = code(symbols)
+    assert len(model_section) + len(words) <= 1.005 * Counts.of(symbols).entropy_bits / 8 + 20
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16, 32, 64])
+def test_small_arrays_cost_no_table(count):
+    symbols = np.rint(np.random.default_rng(count).normal(0, 26, count)).astype(np.int32)
+    model_section, words = code(symbols)
+    ideal_bits = 6.76 * count  # entropy of a Gaussian with sigma 26
+    assert len(model_section) <= 5
+    assert len(model_section) + len(words) <= 1.15 * ideal_bits / 8 + 9
+
+
+def test_a_constant_costs_no_payload():
+    model_section, words = code(np.full(10**6, -5))
+    assert words == b""
+    assert len(model_section) <= 2
+
+
+def test_the_cheapest_model_wins():
+    flat = RNG.integers(-31, 32, 5000).astype(np.int32)
+    assert isinstance(choose_model(flat), Uniform)
+    gaussian = choose_model(np.rint(RNG.normal(0, 12, 5000)).astype(np.int32))
+    assert isinstance(gaussian, Curve)
+    assert gaussian.family == "gaussian"
+    two_humps = np.rint(np.concatenate([RNG.normal(-40, 5, 9000), RNG.normal(30, 7, 9000)])).astype(np.int32)
+    assert isinstance(choose_model(two_humps), Histogram)
+
+
+def test_the_estimated_cost_is_the_real_one():
+    for symbols in (scaled(RNG.laplace(size=20_000), 8), scaled(RNG.normal(size=300), 6), np.array([3, -30000, 4, 3])):
+        symbols = symbols.astype(np.int32)
+        model_section, words = code(symbols)
+        estimate = cost_bits(choose_model(symbols), Counts.of(symbols)) / 8
+        assert estimate - 1 <= len(model_section) + len(words) <= estimate + 9
+
+
+@pytest.mark.parametrize(("symbols", "message"), [
+    (np.array([1, 2], dtype=np.int64), "int64, the coder takes int32"),
+    (np.array([0, 32768], dtype=np.int32), "span 0 .. 32768"),
+    (np.array([-(2**31)], dtype=np.int32), "use a larger step"),
+])  # fmt: skip
+def test_what_cannot_be_coded_is_refused(symbols, message):
+    with pytest.raises(ValueError, match=message):
+        SymbolWriter().write(symbols)
+
+
+# ---- damage
+
+
+def test_left_over_words_are_refused():
+    symbols = scaled(RNG.normal(size=500), 6)
+    model_section, words = code(symbols)
+    with pytest.raises(BitstreamError, match="words are left over"):
+        decode((model_section, words + bytes(range(16))), symbols.size)
+    with pytest.raises(BitstreamError, match="not a multiple of 4"):
+        SymbolReader(model_section, words + b"x")
+
+
+def test_an_escape_beyond_the_range_is_refused():
+    writer = BitWriter()
+    Histogram(lowest=0, resolution=0, order=0, steps=(48, 0)).write(writer)
+    writer.signed(40000, order=8)
+    with pytest.raises(BitstreamError, match="escaped symbol 40000"):
+        SymbolReader(writer.getvalue(), b"\xff\xff\xff\x7f").read(1)
+
+
+def test_the_coders_panic_does_not_escape():
+    with pytest.raises(BaseException, match="invalid|must|assert|std|positive") as panic:
+        constriction.stream.model.QuantizedGaussian(0, 10, 1.0, 0.0)
+    assert not isinstance(panic.value, Exception)
+    with pytest.raises(BitstreamError, match="entropy coder refuses"), entropy._coder_errors():
+        constriction.stream.model.QuantizedGaussian(0, 10, 1.0, 0.0)
+    with pytest.raises(KeyboardInterrupt), entropy._coder_errors():
+        raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""A stage and a codec that framefold finds by their entry points."""
