@@ -58,4 +58,4 @@ class Coin(NetworkCodec[CoinConfig]):
 
     def plan(self, config: CoinConfig, shape: Shape) -> FitPlan:
         """4,000 steps on lattices of the picture."""
-        return sine_plan(shape)
+        return sine_plan(config, shape)

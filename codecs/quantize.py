@@ -127,7 +127,8 @@ def _without_empty(exponents: Exponents, peaks: npt.NDArray[np.float64]) -> Expo
 def _squared_errors(rows: Rows, exponents: Exponents, largest_symbol: int) -> npt.NDArray[np.float64]:
     steps = step_values(exponents)
     errors = rows - _round(rows, steps, largest_symbol) * steps[:, None]
-    return np.einsum("ij,ij->i", errors, errors)
+    squared: npt.NDArray[np.float64] = np.einsum("ij,ij->i", errors, errors)
+    return squared
 
 
 def _round(rows: Rows, steps: FloatTensor, largest_symbol: int) -> Rows:

@@ -13,7 +13,7 @@ are *escaped*: the table's last weight stands for "another one", and the symbol 
 
 The kind is two bits. `Uniform` of one symbol is a constant and costs no payload. A curve's *hole* says that
 the symbols 1 .. hole on both sides of zero do not occur, its *spike* that zero is more frequent than the
-curve: both are the mark of pruning. A histogram's levels are -log2 of the weights, in steps of its resolution.
+curve: both are the mark of pruning. A histogram's levels are -log2 of its weights, in steps of RESOLUTIONS.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,3 +56,16 @@ class RefusedInput(FramefoldError):
 
 class RunFailed(FramefoldError):
     """The run ended without the result that was asked for."""
+
+
+class Interrupted(FramefoldError):
+    """The user, or the machine, asked the run to stop."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name}; nothing was half-written under its final name")
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # a class attribute everywhere else
+        """128 and the signal's number, as shells have it."""
+        return 128 + self.number

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from pydantic_core import ErrorDetails
+
 from framefold.pipeline.findings import Finding, KeyPath, did_you_mean, listed, shown
 from framefold.pipeline.yaml_scalars import BadScalarError, typed
 
@@ -42,18 +44,13 @@ _NUMBERS = ("a whole number", "a number")
 
 def findings(error: ValidationError, data: Any, known: KnownNames) -> list[Finding]:
     """Make one finding per refused value in `data`; the alternatives of a union share a sentence."""
-    messages: defaultdict[KeyPath, list[str]] = defaultdict(list)
-    kinds: defaultdict[KeyPath, set[str]] = defaultdict(set)
-    for detail in error.errors(include_url=False, include_context=True):
-        path = _path_in(data, detail["loc"])
-        message = _message(detail, path, known)
-        if message not in messages[path]:
-            messages[path].append(message)
-        kinds[path].add(detail["type"])
+    refused: defaultdict[KeyPath, list[ErrorDetails]] = defaultdict(list)
+    for detail in error.errors(include_url=False):
+        refused[_path_in(data, detail)].append(detail)
     return [
-        Finding(path, " or ".join(found), at_key="extra_forbidden" in kinds[path])
-        for path, found in messages.items()
-        if not _explained_below(path, kinds)
+        Finding(path, _sentence(details, path, known), at_key=details[0]["type"] == "extra_forbidden")
+        for path, details in refused.items()
+        if not _explained_below(path, refused)
     ]
 
 
@@ -76,16 +73,14 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
         return {}
 
 
-def _path_in(data: Any, loc: Sequence[str | int]) -> KeyPath:
-    """`loc` without pydantic's names for the alternatives of a union, which do not stand in the data."""
+def _path_in(data: Any, detail: ErrorDetails) -> KeyPath:
+    """Where the error is, without pydantic's names for the alternatives of a union: those are not in the data."""
     path: list[str | int] = []
-    for position, step in enumerate(loc):
+    for step in detail["loc"]:
         if _holds(data, step):
             path.append(step)
             data = data[step]
-        elif isinstance(data, Mapping) and position == len(loc) - 1:
-            path.append(step)
-    return tuple(path)
+    return (*path, detail["loc"][-1]) if detail["type"] == "missing" else tuple(path)
 
 
 def _holds(data: Any, step: str | int) -> bool:
@@ -94,13 +89,20 @@ def _holds(data: Any, step: str | int) -> bool:
     return isinstance(data, list) and isinstance(step, int) and step < len(data)
 
 
-def _explained_below(path: KeyPath, kinds: Mapping[KeyPath, set[str]]) -> bool:
+def _explained_below(path: KeyPath, refused: Mapping[KeyPath, Sequence[ErrorDetails]]) -> bool:
     """Tell whether a union's type mismatch is noise, because its other alternative was taken seriously."""
-    deeper = any(len(other) > len(path) and other[: len(path)] == path for other in kinds)
-    return deeper and kinds[path] <= _EXPECTED.keys()
+    deeper = any(len(other) > len(path) and other[: len(path)] == path for other in refused)
+    return deeper and all(detail["type"] in _EXPECTED for detail in refused[path])
 
 
-def _message(detail: Any, path: KeyPath, known: KnownNames) -> str:
+def _sentence(details: Sequence[ErrorDetails], path: KeyPath, known: KnownNames) -> str:
+    expected = list(dict.fromkeys(_EXPECTED.get(detail["type"], "") for detail in details))
+    if all(expected):
+        return _mismatch(details[0]["input"], expected)
+    return " or ".join(dict.fromkeys(_message(detail, path, known) for detail in details))
+
+
+def _message(detail: ErrorDetails, path: KeyPath, known: KnownNames) -> str:
     value, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "missing":
@@ -112,7 +114,7 @@ def _message(detail: Any, path: KeyPath, known: KnownNames) -> str:
         case "value_error" | "assertion_error":
             return str(context["error"])
         case kind if kind in _EXPECTED:
-            return _mismatch(value, _EXPECTED[kind])
+            return _mismatch(value, [_EXPECTED[kind]])
     message = str(detail["msg"]).replace("Input should", "should").replace("List should", "should")
     return f"{message}, got {shown(value)}" if "should" in message else message
 
@@ -129,8 +131,10 @@ def _not_one_of(value: Any, expected: str) -> str:
     return f"expected {expected}, got {shown(value)}{guess}"
 
 
-def _mismatch(value: Any, expected: str) -> str:
-    return "; ".join([f"expected {expected}, got {shown(value)}", *_remedy(value, expected)])
+def _mismatch(value: Any, expected: Sequence[str]) -> str:
+    remedies = [remedy for kind in expected for remedy in _remedy(value, kind)]
+    sentence = f"expected {listed(expected, last='or')}, got {shown(value)}"
+    return f"{sentence}; {' or '.join(remedies)}" if remedies else sentence
 
 
 def _remedy(value: Any, expected: str) -> Iterator[str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
-from framefold.pipeline.errors import FramefoldError
+from framefold.pipeline.errors import FramefoldError, Interrupted
 from framefold.pipeline.executor import Executor, LocalExecutor
 from framefold.pipeline.outcome import Outcome, write_report
 from framefold.pipeline.progress import Display, print_set_aside
@@ -23,13 +21,18 @@ if TYPE_CHECKING:
 def run(pipeline: CheckedPipeline, console: Console, *, local: bool = False, address: str | None = None) -> Outcome:
     """Run to the end and write `report.json`; RunFailed where no result came of it."""
     executor = _executor(pipeline, local=local, address=address)
-    with _sigterm_closes_stages(), Display(console, pipeline.name) as display:
+    with _Signals() as signals, Display(console, pipeline.name) as display:
+
+        def watch(outcome: Outcome) -> None:
+            display(outcome)
+            signals.check()
+
         scheduler = Scheduler(
             list(pipeline.graph),
             executor,
             seed=pipeline.seed,
             run_dir=pipeline.run_dir,
-            watch=display,
+            watch=watch,
         )
         try:
             return scheduler.run()
@@ -40,18 +43,34 @@ def run(pipeline: CheckedPipeline, console: Console, *, local: bool = False, add
             write_report(scheduler.outcome, pipeline.name, pipeline.run_dir)
 
 
-@contextmanager
-def _sigterm_closes_stages() -> Iterator[None]:
-    """Entered after Ray has set its own handler: what stages hold must be closed on the way out."""
+class _Signals:
+    """SIGINT and SIGTERM, heard between two steps: an exception out of a signal handler may end inside Ray.
 
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+    Entered after Ray has set its own handlers. The first signal ends the run in order, so that stages close
+    what they hold; the same signal again ends the process at once.
+    """
 
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self) -> None:
+        self._came: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._came = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self._came is not None:
+            raise Interrupted(self._came)
 
 
 def _executor(pipeline: CheckedPipeline, *, local: bool, address: str | None) -> Executor:

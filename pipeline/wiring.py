@@ -14,6 +14,8 @@ from framefold.pipeline.stage import PortType, Stage, types_of
 UNNAMED_PORT = "out"
 MAX_BRIDGE = 3
 """Stages in a row that are suggested to stand between two that do not fit."""
+MAX_CYCLES = 20
+"""Named in one go."""
 
 StageClasses = Callable[[], Mapping[str, type[Stage]]]
 """All stages that could be suggested; asked for only after a mistake, because it imports them."""
@@ -207,18 +209,25 @@ def _steps(kind: PortType, classes: Mapping[str, type[Stage]]) -> Iterator[tuple
 
 
 def _cycles(drafts: Mapping[str, Draft], wires: Sequence[Wire]) -> Iterator[Finding]:
-    """Each cycle once: whoever walks upstream from a node without an order ends up in one."""
-    stuck = set(drafts) - set(topological(drafts, wires))
-    upstream = {wire.target: wire for wire in wires if wire.source in stuck}
-    seen: set[str] = set()
-    for start in drafts:
-        name, trail = start, list[str]()
-        while name in stuck and name not in seen:
-            seen.add(name)
-            trail.append(name)
-            name = upstream[name].source
-        if name in trail:
-            yield _cycle(trail[trail.index(name) :], upstream)
+    """Name cycles one by one, each time going on without the ones found."""
+    for _ in range(MAX_CYCLES):
+        stuck = set(drafts).difference(topological(drafts, wires))
+        if not stuck:
+            return
+        upstream = {wire.target: wire for wire in wires if wire.source in stuck}
+        loop = _loop(next(name for name in drafts if name in stuck), upstream)
+        yield _cycle(loop, upstream)
+        wires = [wire for wire in wires if wire.source not in loop]
+
+
+def _loop(name: str, upstream: Mapping[str, Wire]) -> list[str]:
+    """Walk upstream from a node that has no order: that ends in a cycle, given against the flow."""
+    trail: dict[str, None] = {}
+    while name not in trail:
+        trail[name] = None
+        name = upstream[name].source
+    names = list(trail)
+    return names[names.index(name) :]
 
 
 def _cycle(loop: list[str], upstream: Mapping[str, Wire]) -> Finding:

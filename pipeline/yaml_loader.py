@@ -98,7 +98,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         fail(
             _position(text, error.position, name),
-            f"character U+{ord(error.character):04X} is not allowed in YAML",
+            f"character U+{ord(text[error.position]):04X} is not allowed in YAML",
         )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -69,6 +69,11 @@ class PngWriter(FrameWriter):
         """Nothing is open."""
 
 
+def stale_frames(place: Path, folder: Path) -> list[Path]:
+    """Return the frames in `place` that `folder` has no successor for: the tail of a longer, older video."""
+    return [old for old in place.glob("frame_*.png") if not (folder / old.name).exists()]
+
+
 def write_png(frame: Rgb, path: Path) -> None:
     """One new file; FileExistsError if there is one."""
     with path.open("xb") as file:
@@ -90,7 +95,7 @@ class ContainerWriter(FrameWriter):
         self._lossless = crf is None
         self._reformatter = VideoReformatter()
         self._matrix, self._range = (0, _FULL) if crf is None else _matrix_and_range(source)
-        name, options = ("matroska", {}) if crf is None else ("mp4", {"movflags": "+faststart"})
+        name, options = ("matroska", {}) if crf is None else ("mp4", _mp4_options(_time_base(source)))
         url = f"file:{path}"  # a bare "a:b.mp4" would name a protocol called a
         self._container = av.open(url, "w", format=name, options=options)
         self._stream = self._add_stream("ffv1" if crf is None else "libx264", _codec_options(crf))
@@ -171,6 +176,17 @@ class ContainerWriter(FrameWriter):
             self._container.close()
         except _ENCODE_ERRORS as error:
             _log.debug("closing %s: %s", self._path, error)
+
+
+def _mp4_options(time_base: Fraction) -> dict[str, str]:
+    """Return options of the MP4 muxer: index first, and edit lists that count as finely as the track.
+
+    By default they count milliseconds, and players drop a last frame that begins behind a rounded end.
+    """
+    scale = time_base.denominator
+    while scale < 10_000:  # as the muxer does for the track
+        scale *= 2
+    return {"movflags": "+faststart", "movie_timescale": str(scale)}
 
 
 def _codec_options(crf: int | None) -> dict[str, str]:

@@ -24,7 +24,10 @@ from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE, Clip, Source, Span
 from framefold.pipeline.errors import RefusedInput
 from framefold.stages.media_files import MediaFile, open_regular, sha256_and_size
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "QOI", "AVIF")
+Image.init()
+FORMATS = tuple(
+    sorted(Image.OPEN.keys() & {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "QOI", "AVIF"})
+)
 """Pillow's names of the readers that may run; none starts another program, as the one for EPS does."""
 
 SUFFIXES = (

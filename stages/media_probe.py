@@ -148,6 +148,8 @@ def picture_track(container: InputContainer) -> VideoStream:
 
 
 def _check_size(width: int, height: int) -> None:
+    if min(width, height) < 1:
+        raise RefusedInput("states no frame size, or one far beyond what can be decoded")
     if max(width, height) > MAX_SIDE:
         raise RefusedInput(
             f"frames of {width}x{height} pixels; at most {MAX_SIDE} per side (MAX_SIDE) are allowed"

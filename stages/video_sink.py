@@ -13,7 +13,7 @@ from framefold.codecs.clip import Clip, Source
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Options, Output, PortType, Stage, StageContext
-from framefold.stages.media_encode import ContainerWriter, FrameWriter, PngWriter
+from framefold.stages.media_encode import ContainerWriter, FrameWriter, PngWriter, stale_frames
 from framefold.stages.media_names import beneath
 from framefold.stages.media_output import StagedFile, StagedFolder, folder_problem, unwritable
 
@@ -92,8 +92,7 @@ class VideoSink(Stage):
         if isinstance(self._staged, StagedFile):
             self._staged.commit()
         elif self._staged:
-            only = next(iter(self._folders.values())) if len(self._folders) == 1 else None
-            self._staged.commit(overwrite=self.config.overwrite, content=only)
+            self._commit_folder(self._staged)
         self._staged = None
         return iter(())
 
@@ -103,6 +102,15 @@ class VideoSink(Stage):
             self._writer.abort()
         if self._staged:
             self._staged.discard()
+
+    def _commit_folder(self, staged: StagedFolder) -> None:
+        folders = list(self._folders.values())
+        content = folders[0] if len(folders) == 1 else staged.path  # a single video needs no subfolder
+        places = {folder: self._target / folder.relative_to(content) for folder in folders}
+        stale = [old for folder, place in places.items() for old in stale_frames(place, folder)]
+        staged.commit(overwrite=self.config.overwrite, content=content)
+        for old in stale:
+            old.unlink()
 
     def _begin(self, source: Source) -> None:
         if _is_folder(self.config.path):

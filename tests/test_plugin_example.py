@@ -44,7 +44,9 @@ stages:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like site-packages with the plugin in it, put there by pip without any network."""
     source = tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(ROOT / "tests" / "plugin_example", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copytree(
+        ROOT / "tests" / "plugin_example", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
     target = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     offline = ["--no-build-isolation", "--no-index", "--target", str(target)]
@@ -65,6 +67,16 @@ def plugin(installed: Path) -> Iterator[Path]:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "gray.yaml").write_text(GRAY)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def archive(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled clip, archived through both."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "gray.yaml").write_text(GRAY)
+    done = pipeline(folder, "run", "gray.yaml", "--local", plugins=installed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "gray.fold"
 
 
 def pipeline(folder: Path, *arguments: str, plugins: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -116,7 +128,11 @@ def test_both_are_listed_with_their_options_and_their_distribution(installed: Pa
     listed = json.loads(done.stdout)
     stages = {stage["name"]: stage for stage in listed["stages"]}
     codecs = {codec["name"]: codec for codec in listed["codecs"]}
-    assert stages["grayscale"]["distribution"] == codecs["mean_image"]["distribution"] == "framefold-plugin-example"
+    assert (
+        stages["grayscale"]["distribution"]
+        == codecs["mean_image"]["distribution"]
+        == "framefold-plugin-example"
+    )
     assert stages["grayscale"]["summary"] == "Replace the three channels of every frame by its luma."
     assert stages["grayscale"]["accepts"] == ["Clip"]
     assert stages["grayscale"]["emits"] == {"out": ["Clip"]}
@@ -139,7 +155,9 @@ def test_without_it_both_names_are_refused_and_the_known_ones_listed(folder: Pat
 
 
 def test_its_options_are_checked_like_any_others(folder: Path, installed: Path) -> None:
-    (folder / "gray.yaml").write_text(GRAY.replace("bt601", "bt602").replace("pixels_per_cell: 4", "pixels_per_cel: 4"))
+    (folder / "gray.yaml").write_text(
+        GRAY.replace("bt601", "bt602").replace("pixels_per_cell: 4", "pixels_per_cel: 4")
+    )
     refused = pipeline(folder, "check", "gray.yaml", plugins=installed)
     assert refused.returncode == 2
     assert "stages.gray.matrix" in refused.stderr
@@ -151,30 +169,30 @@ def test_its_options_are_checked_like_any_others(folder: Path, installed: Path) 
 # It runs, from a video to an archive and back
 
 
-def test_a_pipeline_runs_through_both_and_the_archive_decodes(folder: Path, plugin: Path) -> None:
-    done = pipeline(folder, "run", "gray.yaml", "--local", plugins=plugin)
-    assert done.returncode == 0, done.stdout + done.stderr
-    info = json.loads(pipeline(folder, "info", "gray.fold", "--json", plugins=plugin).stdout)
+def test_a_pipeline_runs_through_both_and_the_archive_decodes(
+    archive: Path, tmp_path: Path, installed: Path
+) -> None:
+    info = json.loads(pipeline(tmp_path, "info", str(archive), "--json", plugins=installed).stdout)
     assert [chunk["codec"] for chunk in info["chunks"]] == ["mean_image", "mean_image"]
-    decoded = pipeline(folder, "decode", "gray.fold", "pictures", plugins=plugin)
+    assert min(chunk["psnr_db"] for chunk in info["chunks"]) > 20
+    decoded = pipeline(tmp_path, "decode", str(archive), "pictures", plugins=installed)
     assert decoded.returncode == 0, decoded.stdout + decoded.stderr
-    files = sorted((folder / "pictures").rglob("*.png"))
-    assert len(files) == 48
+    files = sorted((tmp_path / "pictures").rglob("*.png"))
     pictures = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]).astype(int)
-    assert pictures.shape[1:] == (info["sources"][0]["height"], info["sources"][0]["width"], 3)
-    assert np.ptp(pictures, axis=3).max() <= 2, "grey in, and each channel is quantized by a step of its own"
+    source = info["sources"][0]
+    assert pictures.shape == (48, source["height"], source["width"], 3)
+    assert np.ptp(pictures, axis=3).max() <= 2, "grey went in; each channel was quantized by its own step"
     assert (pictures[:24] == pictures[0]).all()
     assert (pictures[24:] == pictures[24]).all()
-    assert [chunk["psnr_db"] > 20 for chunk in info["chunks"]] == [True, True]
 
 
-def test_without_it_the_archive_cannot_be_decoded_and_the_codec_is_named(folder: Path, installed: Path) -> None:
-    done = pipeline(folder, "run", "gray.yaml", "--local", plugins=installed)
-    assert done.returncode == 0, done.stdout + done.stderr
-    refused = pipeline(folder, "decode", "gray.fold", "pictures")
+def test_without_it_the_archive_cannot_be_decoded_and_the_codec_is_named(
+    archive: Path, tmp_path: Path
+) -> None:
+    refused = pipeline(tmp_path, "decode", str(archive), "pictures")
     assert refused.returncode != 0
     assert "mean_image" in refused.stdout + refused.stderr
-    assert not list(folder.glob("pictures/**/*.png"))
+    assert not list(tmp_path.rglob("*.png"))
 
 
 @pytest.mark.ray
@@ -223,7 +241,9 @@ def test_no_other_grid_is_nearer_to_the_clip(plugin: Path, clip: Clip, cell: int
     grid = network.tensors["grid"]
     for distance in (0.3, 0.01):
         moved = grid + np.random.default_rng(seed).normal(0, distance, grid.shape).astype(np.float32)
-        other = FittedNetwork(span=clip.span, codec="mean_image", config=network.config, tensors={"grid": moved})
+        other = FittedNetwork(
+            span=clip.span, codec="mean_image", config=network.config, tensors={"grid": moved}
+        )
         assert least <= squared_error(codec, other, clip)
 
 

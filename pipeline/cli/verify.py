@@ -65,10 +65,20 @@ def compare(archive: Path, against: Sequence[str]) -> Outcome:
 def _problems(archive: Path, outcome: Outcome) -> list[str]:
     from framefold.pipeline.archive import describe  # noqa: PLC0415
 
-    recorded = {chunk["label"]: chunk["psnr_db"] for chunk in describe(archive)["chunks"]}
+    document = describe(archive)
+    kinds = [source["kind"] for source in document["sources"]]
+    recorded = {_label(chunk, kinds): chunk["psnr_db"] for chunk in document["chunks"]}
     problems = [f"{one.label}: {one.reason}" for one in outcome.refused]
     problems += [f"{one.label}: {one.message}" for one in outcome.dead]
     return problems + [text for row in outcome.rows for text in _row_problems(row.label, row.values, recorded)]
+
+
+def _label(chunk: Mapping[str, Any], kinds: Sequence[str]) -> str:
+    """The name that stages give a unit: `bunny.mp4[0:24]`, or a picture's own."""
+    if kinds[chunk["source_number"]] == "image":
+        return str(chunk["source"])
+    first, frames = chunk["first_frame"], chunk["frames"]
+    return f"{chunk['source']}[{first}:{first + frames}]"
 
 
 def _row_problems(label: str, values: Mapping[str, Any], recorded: Mapping[str, float | None]) -> list[str]:

@@ -7,14 +7,15 @@ import hashlib
 import constriction
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from framefold.codecs import entropy
 from framefold.codecs.entropy import SymbolReader, SymbolWriter
 from framefold.codecs.model_choice import Counts, choose_model, cost_bits
 from framefold.codecs.probability_tables import LEVEL_WEIGHTS, SCALE_COUNT, curve_levels
 from framefold.codecs.symbol_models import MAX_SYMBOL, Curve, Histogram, Uniform, read_model
 from framefold.codecs.varbits import BitReader, BitstreamError, BitWriter, exp_golomb_bits, fold
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 RNG = np.random.default_rng(7)
 
@@ -41,7 +42,9 @@ def scaled(values, bits):
 # ---- bits
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(-(2**31) + 1, 2**31 - 1), st.integers(0, 9))))
+@given(
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(-(2**31) + 1, 2**31 - 1), st.integers(0, 9)))
+)
 def test_numbers_of_a_few_bits(numbers):
     writer = BitWriter()
     for unsigned, signed, order in numbers:
@@ -85,7 +88,7 @@ def test_the_tables_of_version_1_never_change():
     for family in ("laplace", "gaussian"):
         for scale in range(SCALE_COUNT):
             digest.update(curve_levels(family, scale, MAX_SYMBOL).astype("<i8").tobytes())
-    assert digest.hexdigest() == "DIGEST"
+    assert digest.hexdigest() == "5daeecfbf947b47feba74952072339c9330b241f95ce48a471de903c8df1acfa"
 
 
 def test_levels_are_sixteenths_of_an_octave():
@@ -108,11 +111,22 @@ def test_curves_have_their_shape(scale):
 
 MODELS = st.one_of(
     st.builds(Uniform, lowest=st.integers(-MAX_SYMBOL, 0), symbol_count=st.integers(1, MAX_SYMBOL)),
-    st.builds(Curve, family=st.sampled_from(["laplace", "gaussian"]), scale=st.integers(0, 127),
-              centre=st.integers(-MAX_SYMBOL, MAX_SYMBOL), hole=st.integers(0, MAX_SYMBOL), spike=st.integers(0, 63)),
-    st.builds(Histogram, lowest=st.integers(-MAX_SYMBOL, 0), resolution=st.integers(0, 3), order=st.integers(0, 3),
-              steps=st.lists(st.integers(0, 48), min_size=2, max_size=40).map(tuple)),
-)  # fmt: skip
+    st.builds(
+        Curve,
+        family=st.sampled_from(["laplace", "gaussian"]),
+        scale=st.integers(0, 127),
+        centre=st.integers(-MAX_SYMBOL, MAX_SYMBOL),
+        hole=st.integers(0, MAX_SYMBOL),
+        spike=st.integers(0, 63),
+    ),
+    st.builds(
+        Histogram,
+        lowest=st.integers(-MAX_SYMBOL, 0),
+        resolution=st.integers(0, 3),
+        order=st.integers(0, 3),
+        steps=st.lists(st.integers(0, 48), min_size=2, max_size=40).map(tuple),
+    ),
+)
 
 
 @given(MODELS)
@@ -129,16 +143,52 @@ def test_a_model_reads_back_and_can_code(model):
     assert 0 < table.weights.sum() < 2**52
 
 
-@pytest.mark.parametrize(("write", "message"), [
-    (lambda bits: (bits.unsigned(0, width=2), bits.signed(-40000, order=4), bits.exp_golomb(0, order=3)), "outside"),
-    (lambda bits: (bits.unsigned(0, width=2), bits.signed(0, order=4), bits.exp_golomb(40000, order=3)), "outside"),
-    (lambda bits: (bits.unsigned(1, width=2), bits.unsigned(8, width=8), bits.unsigned(0, width=1)), "cut short"),
-    (lambda bits: (bits.unsigned(2, width=2), bits.unsigned(18, width=8), bits.signed(40000, order=2),
-                   bits.exp_golomb(0, order=1)), "centre 40000"),
-    (lambda bits: (bits.unsigned(3, width=2), bits.signed(0, order=6), bits.exp_golomb(300, order=6)), "claims 301"),
-    (lambda bits: Histogram(lowest=0, resolution=0, order=0, steps=(0, 49)).write(bits), "level is outside"),
-    (lambda bits: Histogram(lowest=0, resolution=0, order=0, steps=(0, 1, -1)).write(bits), "level is outside"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda bits: (
+                bits.unsigned(0, width=2),
+                bits.signed(-40000, order=4),
+                bits.exp_golomb(0, order=3),
+            ),
+            "outside",
+        ),
+        (
+            lambda bits: (
+                bits.unsigned(0, width=2),
+                bits.signed(0, order=4),
+                bits.exp_golomb(40000, order=3),
+            ),
+            "outside",
+        ),
+        (
+            lambda bits: (bits.unsigned(1, width=2), bits.unsigned(8, width=8), bits.unsigned(0, width=1)),
+            "cut short",
+        ),
+        (
+            lambda bits: (
+                bits.unsigned(2, width=2),
+                bits.unsigned(18, width=8),
+                bits.signed(40000, order=2),
+                bits.exp_golomb(0, order=1),
+            ),
+            "centre 40000",
+        ),
+        (
+            lambda bits: (bits.unsigned(3, width=2), bits.signed(0, order=6), bits.exp_golomb(300, order=6)),
+            "claims 301",
+        ),
+        (
+            lambda bits: Histogram(lowest=0, resolution=0, order=0, steps=(0, 49)).write(bits),
+            "level is outside",
+        ),
+        (
+            lambda bits: Histogram(lowest=0, resolution=0, order=0, steps=(0, 1, -1)).write(bits),
+            "level is outside",
+        ),
+    ],
+)
 def test_a_wrong_parameter_is_refused(write, message):
     writer = BitWriter()
     write(writer)
@@ -152,10 +202,12 @@ def test_a_wrong_parameter_is_refused(write, message):
 ARRAYS = st.one_of(
     st.lists(st.integers(-MAX_SYMBOL, MAX_SYMBOL), max_size=30),
     st.lists(st.integers(-3, 3), max_size=300),
-    st.tuples(st.integers(-MAX_SYMBOL, MAX_SYMBOL), st.integers(0, 200)).map(lambda pair: [pair[0]] * pair[1]),
-    st.tuples(st.lists(st.integers(-9, 9), min_size=40, max_size=200), st.integers(-MAX_SYMBOL, MAX_SYMBOL)).map(
-        lambda pair: [*pair[0], pair[1]]
+    st.tuples(st.integers(-MAX_SYMBOL, MAX_SYMBOL), st.integers(0, 200)).map(
+        lambda pair: [pair[0]] * pair[1]
     ),
+    st.tuples(
+        st.lists(st.integers(-9, 9), min_size=40, max_size=200), st.integers(-MAX_SYMBOL, MAX_SYMBOL)
+    ).map(lambda pair: [*pair[0], pair[1]]),
 )
 
 
@@ -220,18 +272,25 @@ def test_the_cheapest_model_wins():
 
 
 def test_the_estimated_cost_is_the_real_one():
-    for symbols in (scaled(RNG.laplace(size=20_000), 8), scaled(RNG.normal(size=300), 6), np.array([3, -30000, 4, 3])):
-        symbols = symbols.astype(np.int32)
-        model_section, words = code(symbols)
-        estimate = cost_bits(choose_model(symbols), Counts.of(symbols)) / 8
+    for symbols in (
+        scaled(RNG.laplace(size=20_000), 8),
+        scaled(RNG.normal(size=300), 6),
+        np.array([3, -30000, 4, 3]),
+    ):
+        array = symbols.astype(np.int32)
+        model_section, words = code(array)
+        estimate = cost_bits(choose_model(array), Counts.of(array)) / 8
         assert estimate - 1 <= len(model_section) + len(words) <= estimate + 9
 
 
-@pytest.mark.parametrize(("symbols", "message"), [
-    (np.array([1, 2], dtype=np.int64), "int64, the coder takes int32"),
-    (np.array([0, 32768], dtype=np.int32), "span 0 .. 32768"),
-    (np.array([-(2**31)], dtype=np.int32), "use a larger step"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("symbols", "message"),
+    [
+        (np.array([1, 2], dtype=np.int64), "int64, the coder takes int32"),
+        (np.array([0, 32768], dtype=np.int32), "span 0 .. 32768"),
+        (np.array([-(2**31)], dtype=np.int32), "use a larger step"),
+    ],
+)
 def test_what_cannot_be_coded_is_refused(symbols, message):
     with pytest.raises(ValueError, match=message):
         SymbolWriter().write(symbols)
@@ -258,7 +317,7 @@ def test_an_escape_beyond_the_range_is_refused():
 
 
 def test_the_coders_panic_does_not_escape():
-    with pytest.raises(BaseException, match="invalid|must|assert|std|positive") as panic:
+    with pytest.raises(BaseException, match="must be positive") as panic:
         constriction.stream.model.QuantizedGaussian(0, 10, 1.0, 0.0)
     assert not isinstance(panic.value, Exception)
     with pytest.raises(BitstreamError, match="entropy coder refuses"), entropy._coder_errors():

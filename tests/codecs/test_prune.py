@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from framefold.codecs.clip import Source, Span
-from framefold.codecs.network import FittedNetwork
-from framefold.codecs.prune import apply_masks, magnitude_masks
 from hypothesis import given
 from hypothesis import strategies as st
 
-SPAN = Span(source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,))
+from framefold.codecs.clip import Source, Span
+from framefold.codecs.network import FittedNetwork
+from framefold.codecs.prune import apply_masks, magnitude_masks
+
+SPAN = Span(
+    source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,)
+)
 
 
 def network(**tensors):
@@ -51,7 +54,11 @@ def test_of_ties_the_earlier_stays():
 def test_degenerate_tensors():
     tensors = {"none": f32([]).reshape(0, 3), "zero": np.zeros((2, 2), np.float32), "scalar": f32(7)}
     masks = magnitude_masks(tensors, 0.25)
-    assert {name: mask.shape for name, mask in masks.items()} == {"none": (0, 3), "zero": (2, 2), "scalar": ()}
+    assert {name: mask.shape for name, mask in masks.items()} == {
+        "none": (0, 3),
+        "zero": (2, 2),
+        "scalar": (),
+    }
     assert masks["zero"].sum() == 1
     assert magnitude_masks({"bias": f32([1, 2])}, 0.1)["bias"].all()
     assert magnitude_masks({}, 0.5) == {}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from framefold.codecs.clip import Source, Span
-from framefold.codecs.network import FittedNetwork
-from framefold.codecs.quantize import fine_tensors, quantize
-from framefold.codecs.steps import step_exponents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-SPAN = Span(source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,))
+from framefold.codecs.clip import Source, Span
+from framefold.codecs.network import FittedNetwork
+from framefold.codecs.quantize import fine_tensors, quantize
+from framefold.codecs.steps import step_exponents
+
+SPAN = Span(
+    source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,)
+)
 
 
 def network(**tensors):
@@ -28,14 +31,19 @@ def squared_error(tensor, quantized):
 
 
 @given(
-    tensor=hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6),
-                      elements=st.floats(allow_nan=False, allow_infinity=False, width=32)),
+    tensor=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6),
+        elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
+    ),
     bits=st.integers(2, 8),
     granularity=st.sampled_from(["tensor", "channel"]),
-)  # fmt: skip
+)
 @settings(deadline=None)
 def test_any_finite_tensor(tensor, bits, granularity):
-    quantized = quantize(network(x=tensor, ballast=weights(64, 64)), bits=bits, granularity=granularity).tensors["x"]
+    quantized = quantize(
+        network(x=tensor, ballast=weights(64, 64)), bits=bits, granularity=granularity
+    ).tensors["x"]
     assert quantized.symbols.dtype == np.int32
     assert quantized.symbols.shape == tensor.shape
     assert quantized.steps.shape in {(1,), tensor.shape[:1]}
@@ -49,7 +57,9 @@ def test_any_finite_tensor(tensor, bits, granularity):
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_symbols_stay_within_the_bits(bits, granularity):
     tensor = weights(40, 50)
-    quantized = quantize(network(w=tensor, other=weights(40, 50)), bits=bits, granularity=granularity).tensors["w"]
+    quantized = quantize(
+        network(w=tensor, other=weights(40, 50)), bits=bits, granularity=granularity
+    ).tensors["w"]
     assert np.abs(quantized.symbols).max() == 2 ** (bits - 1) - 1
     assert quantized.steps.shape == ((40,) if granularity == "channel" else (1,))
     assert squared_error(tensor, quantized) < 7.0 * 4.0**-bits * (tensor.astype(np.float64) ** 2).sum()
@@ -58,7 +68,10 @@ def test_symbols_stay_within_the_bits(bits, granularity):
 def test_more_bits_and_more_steps_are_nearer():
     tensor = weights(30, 100) * np.linspace(0.1, 3, 30, dtype=np.float32)[:, None]
     both = network(w=tensor, other=tensor)
-    errors = [squared_error(tensor, quantize(both, bits=bits, granularity="tensor").tensors["w"]) for bits in range(2, 9)]
+    errors = [
+        squared_error(tensor, quantize(both, bits=bits, granularity="tensor").tensors["w"])
+        for bits in range(2, 9)
+    ]
     assert errors == sorted(errors, reverse=True)
     by_channel = quantize(both, bits=5, granularity="channel").tensors["w"]
     assert squared_error(tensor, by_channel) < 0.5 * errors[3]
@@ -91,7 +104,11 @@ def test_many_small_weights_are_not_all_fine():
 def test_few_weights_in_a_channel_share_a_step():
     tensors = {"wide": weights(8, 16), "narrow": weights(8, 15), "bias": weights(8)}
     quantized = quantize(network(**tensors), bits=6, granularity="channel").tensors
-    assert {name: tensor.steps.size for name, tensor in quantized.items()} == {"wide": 8, "narrow": 1, "bias": 1}
+    assert {name: tensor.steps.size for name, tensor in quantized.items()} == {
+        "wide": 8,
+        "narrow": 1,
+        "bias": 1,
+    }
 
 
 def test_zero_empty_and_single():
@@ -119,11 +136,14 @@ def test_a_tensor_that_diverged_is_named(bad):
         quantize(network(fine=weights(2, 2), broken=np.float32([bad])), bits=8, granularity="tensor")
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"bits": 1, "granularity": "tensor"}, "bits is 1, allowed is 2 .. 8"),
-    ({"bits": 9, "granularity": "tensor"}, "bits is 9"),
-    ({"bits": 8, "granularity": "row"}, "granularity is 'row', allowed is 'tensor' or 'channel'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 1, "granularity": "tensor"}, "bits is 1, allowed is 2 .. 8"),
+        ({"bits": 9, "granularity": "tensor"}, "bits is 9"),
+        ({"bits": 8, "granularity": "row"}, "granularity is 'row', allowed is 'tensor' or 'channel'"),
+    ],
+)
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         quantize(network(a=weights(2, 2)), **options)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from framefold.codecs.steps import MAX_EXPONENT, MIN_EXPONENT, covering_exponents, step_exponents, step_values
 from hypothesis import given
 from hypothesis import strategies as st
+
+from framefold.codecs.steps import MAX_EXPONENT, MIN_EXPONENT, covering_exponents, step_exponents, step_values
 
 ALL = np.arange(MIN_EXPONENT, MAX_EXPONENT + 1, dtype=np.int32)
 

@@ -98,7 +98,11 @@ def test_all_mistakes_are_found_in_one_reading():
         ("7:1", "line 1"),
         ("8:1", "key nothing is not text"),
     ]:
-        assert any(line.startswith(f"p.yaml:{place}: ") and word in line for line in found), (place, word, found)
+        assert any(line.startswith(f"p.yaml:{place}: ") and word in line for line in found), (
+            place,
+            word,
+            found,
+        )
 
 
 @pytest.mark.parametrize("tag", ["!!str", "!!python/object/apply:os.system", "!custom", "!!binary"])
@@ -149,7 +153,9 @@ def test_a_document_that_contains_itself_is_refused():
     assert "nested more than 64" in fatal("a: &a {b: *a, c: *a}\n").message
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "\n".join(" " * i + "a:" for i in range(200)), "- " * 5000])
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "{a: " * 5000, "\n".join(" " * i + "a:" for i in range(200)), "- " * 5000]
+)
 def test_deep_nesting_is_refused(text):
     assert "nested more than 64" in fatal(text).message
 
@@ -207,7 +213,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
 
 
 def test_single_values_follow_the_same_rules():
-    values = {"M": "M", "5e-4": 5e-4, "{seconds: 60}": {"seconds": 60}, "[a, 1]": ["a", 1], "": None, " no ": "no"}
+    values = {
+        "M": "M",
+        "5e-4": 5e-4,
+        "{seconds: 60}": {"seconds": 60},
+        "[a, 1]": ["a", 1],
+        "": None,
+        " no ": "no",
+    }
     assert {text: read_value(text, name="--set") for text in values} == values
 
 
@@ -218,11 +231,23 @@ class _Quoting(yaml.SafeDumper):
         return True
 
 
-_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+_Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
-DATA = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
+DATA = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
 
 
 def _escaped(data):
@@ -267,7 +292,35 @@ def test_any_text_is_read_or_refused(text):
         assert all(mistake.problem.where.startswith("p.yaml:") for mistake in document.mistakes)
 
 
-@given(st.lists(st.sampled_from(["a", ":", " ", "\n", "-", "[", "]", "{", "}", "&x", "*x", "<<", "!", "${", '"', "#", "?", "1", "---", "|"]), max_size=25))
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "a",
+                ":",
+                " ",
+                "\n",
+                "-",
+                "[",
+                "]",
+                "{",
+                "}",
+                "&x",
+                "*x",
+                "<<",
+                "!",
+                "${",
+                '"',
+                "#",
+                "?",
+                "1",
+                "---",
+                "|",
+            ]
+        ),
+        max_size=25,
+    )
+)
 def test_any_heap_of_yaml_punctuation_is_read_or_refused(parts):
     try:
         document = read("".join(parts))

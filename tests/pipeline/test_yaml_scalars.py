@@ -37,7 +37,25 @@ def test_numbers_and_words_have_their_type(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["no", "yes", "on", "off", "y", "n", "22:30", "010", "1_000", "0b101", "1e", "2026-01-01", "tRue", "=", "-", ".", "1.2.3"],
+    [
+        "no",
+        "yes",
+        "on",
+        "off",
+        "y",
+        "n",
+        "22:30",
+        "010",
+        "1_000",
+        "0b101",
+        "1e",
+        "2026-01-01",
+        "tRue",
+        "=",
+        "-",
+        ".",
+        "1.2.3",
+    ],
 )
 def test_what_yaml_1_1_would_turn_into_something_else_is_text(text):
     assert typed(text) == text

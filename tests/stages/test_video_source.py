@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from framefold.codecs.clip import Clip
 from framefold.pipeline.stage import Emit, Refused
-from framefold.stages import video_source
+from framefold.stages import media_probe, video_source
 from framefold.stages.media_decode import to_rgb
 from framefold.stages.video_source import VideoSource
 
@@ -42,7 +43,9 @@ def ticks(count: int, step: int = 512) -> list[int]:
     return [step * i for i in range(count)]
 
 
-def test_every_frame_once_in_order_with_odd_size(tmp_path: Path, write_video: Callable, pattern: Callable) -> None:
+def test_every_frame_once_in_order_with_odd_size(
+    tmp_path: Path, write_video: Callable, pattern: Callable
+) -> None:
     original = pattern(37, 17, 33)
     clips = clips_of(str(write_video(tmp_path / "odd.mkv", original)))
     assert [clip.span.frame_count for clip in clips] == [16, 16, 5]
@@ -65,9 +68,14 @@ def test_variable_frame_rate_is_exact(tmp_path: Path, write_video: Callable, pat
     pts = list(np.cumsum([0, *np.random.default_rng(1).integers(1, 9000, 35)]).tolist())
     base = Fraction(1, 90_000)
     path = write_video(
-        tmp_path / "vfr.mp4", pattern(36, 32, 32), codec="libx264", pix_fmt="yuv420p", pts=pts, time_base=base,
+        tmp_path / "vfr.mp4",
+        pattern(36, 32, 32),
+        codec="libx264",
+        pix_fmt="yuv420p",
+        pts=pts,
+        time_base=base,
         last_duration=4321,
-    )  # fmt: skip
+    )
     clips = clips_of(str(path))
     scale = Fraction(*clips[0].span.source.time_base) / base
     found = [t * scale for clip in clips for t in clip.span.pts]
@@ -98,7 +106,9 @@ def expected_rgb(yuv: tuple[int, int, int], matrix: int, *, full: bool) -> list[
     return [255 * c for c in (red, (y - kr * red - kb * blue) / (1 - kr - kb), blue)]
 
 
-def flat_frame(yuv: tuple[int, int, int], matrix: int, color_range: int, size: tuple[int, int] = (16, 16)) -> Any:
+def flat_frame(
+    yuv: tuple[int, int, int], matrix: int, color_range: int, size: tuple[int, int] = (16, 16)
+) -> Any:
     frame = av.VideoFrame(*size, "yuv444p")
     for plane, value in zip(frame.planes, yuv, strict=True):
         plane.update(bytes([value]) * plane.buffer_size)
@@ -137,8 +147,21 @@ def _cut(path: Path, share: float) -> None:
 
 
 def _truncated_mp4(path: Path, write: Callable, pattern: Callable, flags: str) -> None:
-    movie = write(path, pattern(20, 32, 32), pts=ticks(20), container_options={"movflags": flags} if flags else {}, **H264)
+    movie = write(
+        path,
+        pattern(20, 32, 32),
+        pts=ticks(20),
+        container_options={"movflags": flags} if flags else {},
+        **H264,
+    )
     _cut(movie, 0.7)
+
+
+def _vast(path: Path) -> None:
+    """An AVI whose header claims another frame size."""
+    path.write_bytes(
+        path.read_bytes().replace(struct.pack("<ii", 24, 18), struct.pack("<ii", 20_000, 20_000))
+    )
 
 
 def _audio_only(path: Path) -> None:
@@ -160,7 +183,10 @@ BAD = {
     "truncated_avi": (lambda p, w, f: _cut(w(p, f(9, 32, 32), raw_format="avi"), 0.7), "truncated"),
     "audio_only": (lambda p, w, f: _audio_only(p), "no video track, only audio"),
     "png": (lambda p, w, f: Image.new("RGB", (9, 9)).save(p, "PNG"), "not a video file"),
-    "ffconcat": (lambda p, w, f: p.write_text(f"ffconcat version 1.0\nfile {p.parent}/good.mkv\n"), "never followed"),
+    "ffconcat": (
+        lambda p, w, f: p.write_text(f"ffconcat version 1.0\nfile {p.parent}/good.mkv\n"),
+        "never followed",
+    ),
     "playlist": (
         lambda p, w, f: p.write_text(
             f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{p.parent}/good.mkv\n#EXT-X-ENDLIST\n"
@@ -168,8 +194,11 @@ BAD = {
         "never followed",
     ),
     "fifo": (lambda p, w, f: os.mkfifo(p), "not a regular file"),
-    "wide": (lambda p, w, f: p.write_bytes(b"YUV4MPEG2 W40000 H2 F25:1 C444\nFRAME\n" + bytes(999)), "MAX_SIDE"),
-    "vast": (lambda p, w, f: p.write_bytes(b"YUV4MPEG2 W20000 H20000 F25:1 Cmono\nFRAME\n" + bytes(999)), "MAX_PIXELS"),
+    "wide": (
+        lambda p, w, f: p.write_bytes(b"YUV4MPEG2 W40000 H2 F25:1 C444\nFRAME\n" + bytes(999)),
+        "MAX_SIDE",
+    ),
+    "vast": (lambda p, w, f: _vast(w(p, f(2, 18, 24), raw_format="avi")), "no frame size"),
 }
 
 
@@ -192,6 +221,17 @@ def test_a_bad_file_is_refused_by_name_and_the_next_one_is_read(
     np.testing.assert_array_equal(frames_of([emit.payload for emit in emitted]), pattern(3, 16, 16))
 
 
+def test_the_limit_on_pixels_is_refused_by_name(
+    tmp_path: Path, write_video: Callable, pattern: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(
+        tmp_path / "a.mkv", pattern(2, 16, 16)
+    )  # FFmpeg's own limit is lower than MAX_PIXELS today
+    monkeypatch.setattr(media_probe, "MAX_PIXELS", 255)
+    _, refused = run(str(path))
+    assert "16x16 pixels; at most 255 in all (MAX_PIXELS)" in refused[0].reason
+
+
 def test_damage_midway_names_the_frame_and_keeps_those_before(
     tmp_path: Path, write_video: Callable, pattern: Callable
 ) -> None:
@@ -208,7 +248,9 @@ def test_damage_midway_names_the_frame_and_keeps_those_before(
     np.testing.assert_array_equal(before, frames_of(clips_of(str(whole)))[:kept])
 
 
-def test_a_matroska_file_with_a_hole_is_refused(tmp_path: Path, write_video: Callable, pattern: Callable) -> None:
+def test_a_matroska_file_with_a_hole_is_refused(
+    tmp_path: Path, write_video: Callable, pattern: Callable
+) -> None:
     hurt = write_video(tmp_path / "hurt.mkv", pattern(40, 64, 64))
     data = bytearray(hurt.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
@@ -236,7 +278,11 @@ def test_a_size_that_changes_is_refused_with_the_frame(
 def small_files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     frames = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
     folder, made = tmp_path_factory.mktemp("small"), []
-    for suffix, codec, pix_fmt in (("mp4", "libx264", "yuv420p"), ("mkv", "ffv1", "bgr0"), ("avi", "mpeg4", "yuv420p")):
+    for suffix, codec, pix_fmt in (
+        ("mp4", "libx264", "yuv420p"),
+        ("mkv", "ffv1", "bgr0"),
+        ("avi", "mpeg4", "yuv420p"),
+    ):
         path = folder / f"small.{suffix}"
         with av.open(str(path), "w") as container:
             stream = container.add_stream(codec, rate=25)
@@ -254,7 +300,9 @@ def test_no_broken_bytes_bring_the_source_down(
     small_files: list[bytes], tmp_path: Path, which: int, data: st.DataObject
 ) -> None:
     content = bytearray(small_files[which])
-    for position, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)))):
+    for position, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)))
+    ):
         content[position] = value
     path = tmp_path / "fuzzed.mp4"
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
@@ -266,7 +314,9 @@ def test_no_broken_bytes_bring_the_source_down(
 # --- which files, and their names ----------------------------------------------------------------------
 
 
-def test_equal_names_are_told_apart_by_folder(tmp_path: Path, write_video: Callable, pattern: Callable) -> None:
+def test_equal_names_are_told_apart_by_folder(
+    tmp_path: Path, write_video: Callable, pattern: Callable
+) -> None:
     for folder in ("a", "b/c"):
         (tmp_path / folder).mkdir(parents=True)
         write_video(tmp_path / folder / "clip.mkv", pattern(2, 8, 8))
@@ -285,6 +335,13 @@ def test_files_with_the_same_bytes_keep_different_identities(
     assert emitted[0].identity != emitted[1].identity
 
 
+def test_a_name_with_brackets_is_a_name_before_it_is_a_glob(
+    tmp_path: Path, write_video: Callable, pattern: Callable
+) -> None:
+    path = write_video(tmp_path / "film [1].mkv", pattern(2, 8, 8))
+    assert clips_of([str(path), str(tmp_path / "*.mkv")])[0].span.source.name == "film [1].mkv"
+
+
 def test_a_missing_path_is_found_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ((option, message),) = VideoSource.preflight(VideoSource.Config(path="films/nope.mp4"))
@@ -295,5 +352,9 @@ def test_a_missing_path_is_found_before_the_run(tmp_path: Path, monkeypatch: pyt
 
 def test_preflight_is_silent_where_one_file_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
-    for path in (str(tmp_path), str(tmp_path / "*.mp4"), [str(tmp_path / "a.mp4"), str(tmp_path / "gone.mp4")]):
+    for path in (
+        str(tmp_path),
+        str(tmp_path / "*.mp4"),
+        [str(tmp_path / "a.mp4"), str(tmp_path / "gone.mp4")],
+    ):
         assert VideoSource.preflight(VideoSource.Config(path=path)) == []

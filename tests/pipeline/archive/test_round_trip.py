@@ -167,7 +167,11 @@ def test_equal_documents_are_stored_once(tmp_path, source, manifest):
         again = writer.add_source(dict(reversed(source("a").items())))
         other = writer.add_source(source("b"))
         assert (first, again, other) == (0, 0, 1)
-        assert [writer.add_codec("x", {"a": 1}), writer.add_codec("x", {"a": 1}), writer.add_codec("y", {})] == [0, 0, 1]
+        assert [
+            writer.add_codec("x", {"a": 1}),
+            writer.add_codec("x", {"a": 1}),
+            writer.add_codec("y", {}),
+        ] == [0, 0, 1]
         writer.commit(manifest)
     with ArchiveReader.open(tmp_path / "a.fold") as reader:
         assert [entry.name for entry in reader.sources] == ["a", "b"]
@@ -203,7 +207,9 @@ def test_a_large_archive_is_read_beyond_its_tail(tmp_path, source, manifest):
     with ArchiveWriter(path) as writer:
         place = {"source": writer.add_source(source("a")), "codec": writer.add_codec("x", {})}
         ids = [
-            writer.add_unit(key=f"{n:064x}", **place, first_frame=n, pts=[n], duration_ticks=1, payload=payload)
+            writer.add_unit(
+                key=f"{n:064x}", **place, first_frame=n, pts=[n], duration_ticks=1, payload=payload
+            )
             for n, payload in enumerate(payloads)
         ]
         writer.commit(manifest)
@@ -211,7 +217,9 @@ def test_a_large_archive_is_read_beyond_its_tail(tmp_path, source, manifest):
         assert [reader.read_unit(chunk).payload for chunk in ids] == payloads
 
 
-@pytest.mark.parametrize("chunk", ["u000099", "s000000", "u000000", "", "u", "u-1", "u²", "000002", "../u000004"])
+@pytest.mark.parametrize(
+    "chunk", ["u000099", "s000000", "u000000", "", "u", "u-1", "u²", "000002", "../u000004"]
+)
 def test_units_that_are_not_there_are_named(small, tmp_path, fill, chunk):
     with ArchiveReader.open(small) as reader:
         with pytest.raises(ArchiveError, match="F017"):

@@ -27,7 +27,9 @@ Matrix = npt.NDArray[np.float64]
 class MeanImageConfig(CodecConfig, frozen=True):
     """Options of `mean_image`; with the frame's size they say all that a decoder needs."""
 
-    pixels_per_cell: int = Field(default=8, ge=2, le=256, description="side of the square that one grid cell covers")
+    pixels_per_cell: int = Field(
+        default=8, ge=2, le=256, description="side of the square that one grid cell covers"
+    )
 
 
 class MeanImage(Codec):
@@ -38,8 +40,8 @@ class MeanImage(Codec):
       | rows @ grid @ columns.T           bilinear, (H, h) and (W, w)
     picture (3, H, W)                     shown T times
     ```
-    The picture nearest to all frames at once is nearest to their mean; `rows` and `columns` have full rank, so
-    their pseudo-inverses give the grid of least squared error without any training.
+    The picture nearest to all frames at once is the one nearest to their mean. `rows` and `columns` have full
+    rank, so their pseudo-inverses give the grid of least squared error without any training.
     """
 
     name: ClassVar[str] = "mean_image"
@@ -54,7 +56,7 @@ class MeanImage(Codec):
         return self._network(clip, grid)
 
     def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
-        """Gradient descent on the cells that the mask leaves; the step length makes every step an improvement."""
+        """Gradient descent on the cells that the mask leaves, in steps short enough never to overshoot."""
         if network.target is None:
             raise ValueError(f"{network.span.label}: fine-tuning needs the pixels the network was fitted to")
         rows, columns = self._stretch(network.span)
@@ -94,7 +96,7 @@ def mean_picture(clip: Clip) -> Matrix:
 
 
 def bilinear(pixels: int, pixels_per_cell: int) -> Matrix:
-    """The matrix (pixels, cells) that stretches cells over pixels, centre to centre; each row adds up to 1."""
+    """The matrix (pixels, cells) that stretches cells over pixels, centre to centre; rows add up to 1."""
     cells = math.ceil(pixels / pixels_per_cell)
     places = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
     return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(cells)))
