@@ -2,31 +2,31 @@
 
 Version 1. A varint is LEB128, at most five bytes; bits are written most significant first.
 
-| bytes | field             | meaning                                                                     |
-|-------|-------------------|-----------------------------------------------------------------------------|
-| 1     | version           | 1; why first: a reader knows at once whether the rest means what is said here |
-| v     | directory size    | varint, bytes of the directory once unpacked, at most 2**21                   |
-| v     | stored size       | varint, bytes of the next field; equal sizes mean that it is stored as it is  |
-| ...   | directory         | raw deflate (RFC 1951) with the dictionary of `directory`, or stored          |
-| v     | model size        | varint, bytes of the model section                                            |
-| ...   | model section     | bits, zero-padded to a whole byte                                             |
-| 4 * n | words             | the range coder's words, uint32 little-endian, to the end of the stream       |
+| bytes | field          | meaning                                                                        |
+|-------|----------------|--------------------------------------------------------------------------------|
+| 1     | version        | 1; why first: a reader knows at once whether the rest means what is said here  |
+| v     | directory size | varint, bytes of the directory once unpacked, at most 2**21                    |
+| v     | stored size    | varint, bytes of the next field; equal sizes mean that it is stored as it is   |
+| ...   | directory      | raw deflate (RFC 1951) with the dictionary of `directory`, or stored           |
+| v     | model size     | varint, bytes of the model section                                             |
+| ...   | model section  | bits, zero-padded to a whole byte                                              |
+| 4 * n | words          | the range coder's words, uint32 little-endian, to the end of the stream        |
 
 The directory: varint number of tensors, and for each tensor
 
-| bytes | field       | meaning                                                                           |
-|-------|-------------|-----------------------------------------------------------------------------------|
-| 1     | name length | bytes of the name, 0 .. 255                                                         |
-| ...   | name        | UTF-8, unique within the stream                                                     |
-| 1     | kind        | rank (0 .. 8) in the high four bits; in the low four 0 for one step per tensor, |
-|       |             | or 1 + the axis along which each index has its own step                         |
-| v ... | shape       | one varint per dimension                                                            |
+| bytes | field          | meaning                                                                        |
+|-------|----------------|--------------------------------------------------------------------------------|
+| 1     | name length    | bytes of the name, 0 .. 255                                                    |
+| ...   | name           | UTF-8, unique within the stream                                                |
+| 1     | kind           | rank (0 .. 8) in the high four bits; in the low four 0 for one step per tensor,|
+|       |                | or 1 + the axis along which each index has its own step                        |
+| v ... | shape          | one varint per dimension                                                       |
 
 The model section and the words advance together. For each tensor in order:
 
-1. one bit: 1 if its steps are on the grid of `steps`, 0 if not;
-2. on the grid: the exponents minus the first exponent of the tensor before (the first on-grid one starts from
-   `FIRST_EXPONENT`), coded as an array; else each step as the 32 bits of its float32;
+1. one bit: 1 if its steps are all on the grid of `steps`, else 0;
+2. on the grid: each exponent minus a reference, coded as an array; the reference is -80 at first, later the
+   first exponent of the latest tensor that had any. Else: each step as the 32 bits of its float32;
 3. the symbols in C order, coded as an array.
 
 An array is a model (`symbol_models`) in the model section, its symbols in the words, its escaped symbols

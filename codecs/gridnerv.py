@@ -21,7 +21,7 @@ from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
 from framefold.codecs.sizing import base_grid, frame_strides, network_parameters, width_for
 
-PARAMETERS_PER_LINE = {"S": 13.0, "M": 20.0, "L": 40.0}
+PARAMETERS_PER_LINE = {"S": 19.6, "M": 39.0, "L": 78.0}
 """Parameters per frame and per square root of its pixels: detail grows slower than the area it fills."""
 SHORT_SIDE = 11
 """Height of the coarsest grid that the default strides aim at."""
@@ -37,9 +37,9 @@ class Grid(NamedTuple):
 
 
 GRIDS: tuple[tuple[tuple[float, int], ...], ...] = (
-    ((1, 4), (1 / 3, 4)),
-    ((1 / 3, 2),),
-    ((1 / 8, 2),),
+    ((1, 3), (1 / 4, 3)),
+    ((1 / 4, 2), (1 / 12, 4)),
+    ((1 / 12, 2),),
     ((1 / 24, 1),),
 )
 """Per block, coarse to fine: (nodes per frame, channels at `REFERENCE_WIDTH`). Finer blocks have none."""
@@ -53,7 +53,7 @@ class GridNervConfig(CodecConfig):
     """Options of `gridnerv`. What is None follows from the frame size; a stored network states all of it."""
 
     size: Literal["S", "M", "L"] = Field(
-        "S", description="number of parameters, relative to the clip: S, M or L"
+        "S", description="parameters per frame and square root of its pixels: S 19.6, M 39, L 78"
     )
     width: _Channels | None = Field(None, description="channels after the first block; overrides `size`")
     strides: Annotated[tuple[_Stride, ...], Field(min_length=1, max_length=14)] | None = Field(
@@ -191,7 +191,8 @@ def _sizes(
         raise ValueError(f"gridnerv: sizes are still open in {config!r}; resolve the configuration first")
     if not len(strides) == len(widths) + 1 == len(kernels) == len(grids) or not grids[0]:
         raise ValueError(
-            f"gridnerv: {len(strides)} strides, {len(widths)} block_widths, {len(kernels)} kernels, {len(grids)} "
-            "lists of grids; needed: one of each per block, no width for the last, grids for the first"
+            f"gridnerv: {len(strides)} strides, {len(widths)} block_widths, {len(kernels)} kernels, "
+            f"{len(grids)} lists of grids; needed: one of each per block, no width for the last, "
+            "grids for the first"
         )
     return strides, widths, kernels, grids

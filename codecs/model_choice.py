@@ -118,11 +118,12 @@ def _fit_curve(counts: Counts, *, family: Family, centre: int = 0, hole: int = 0
         options = (plain, _with_spike(plain, counts))
         return min(((cost_bits(curve, counts), curve) for curve in options), key=lambda pair: pair[0])
 
+    def nearest_best(scale: int, stride: int) -> int:
+        return min((scale, scale - stride, scale + stride), key=lambda at: candidate(at)[0])
+
     scale = _first_scale(counts, family, centre)
     for stride in (8, 3, 1):
-        while (better := min(scale - stride, scale + stride, key=lambda at: candidate(at)[0])) != scale:
-            if candidate(better)[0] >= candidate(scale)[0]:
-                break
+        while (better := nearest_best(scale, stride)) != scale:
             scale = better
     return candidate(scale)[1]
 

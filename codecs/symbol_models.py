@@ -12,8 +12,10 @@ are *escaped*: the table's last weight stands for "another one", and the symbol 
 |      |                   | the changes from level to level EGs of that order, the escape's last            |
 
 The kind is two bits. `Uniform` of one symbol is a constant and costs no payload. A curve's *hole* says that
-the symbols 1 .. hole on both sides of zero do not occur, its *spike* that zero is more frequent than the
-curve: both are the mark of pruning. A histogram's levels are -log2 of its weights, in steps of RESOLUTIONS.
+the symbols 1 .. hole on both sides of zero do not occur (weight 0), its *spike* that zero is more frequent
+than the curve: both are the mark of pruning. With S the sum of all weights after the hole is cut, the spike
+adds S * spike // (64 - spike) to zero's. A curve's escape weighs 2**8. A histogram's levels are in steps of
+RESOLUTIONS.
 """
 
 from __future__ import annotations

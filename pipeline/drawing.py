@@ -55,11 +55,10 @@ class _Pen:
         """Yield the node's line behind `head`, and behind `margin` all that hangs below it."""
         yield head + self._line(node)
         branches = list(self._branches(node))
-        while len(branches) == 1 and isinstance(branches[0][1], Node):
-            label, node = branches[0]
-            yield f"{margin}│ {label}".rstrip()
-            yield margin + self._line(node)
-            branches = list(self._branches(node))
+        while len(branches) == 1 and isinstance(follower := branches[0][1], Node):
+            yield f"{margin}│ {branches[0][0]}".rstrip()
+            yield margin + self._line(follower)
+            branches = list(self._branches(follower))
         for number, (label, branch) in enumerate(branches, start=1):
             twig, inner = ("└─ ", "   ") if number == len(branches) else ("├─ ", "│  ")
             if isinstance(branch, Node):

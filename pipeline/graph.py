@@ -133,10 +133,11 @@ def _node(draft: Draft, inputs: tuple[Edge, ...], consumers: tuple[Edge, ...], *
 
 
 def _lineage(draft: Draft, seed: int, upstream: Sequence[tuple[str, str]]) -> str:
+    locators = draft.stage_class.locators if draft.stage_class else ()
     facts: dict[str, Any] = {
         "seed": seed,
         "stage": draft.spec.stage,
-        "options": draft.config.model_dump(mode="json"),
+        "options": draft.config.model_dump(mode="json", exclude=set(locators)),
         "inputs": [list(edge) for edge in upstream],
     }
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
-
 from pydantic_core import ErrorDetails
 
 from framefold.pipeline.findings import Finding, KeyPath, did_you_mean, listed, shown
@@ -74,7 +73,7 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _path_in(data: Any, detail: ErrorDetails) -> KeyPath:
-    """Where the error is, without pydantic's names for the alternatives of a union: those are not in the data."""
+    """Find the place of an error, without pydantic's names for the alternatives of a union."""
     path: list[str | int] = []
     for step in detail["loc"]:
         if _holds(data, step):

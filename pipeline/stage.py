@@ -110,6 +110,8 @@ class Stage:
     Config: ClassVar[type[Options]] = Options
     accepts: ClassVar[PortType | None] = None
     emits: ClassVar[Mapping[str, PortType]] = {}
+    locators: ClassVar[frozenset[str]] = frozenset()
+    """Options that say where content lies, not what it is: they do not enter unit keys."""
     stateful: ClassVar[bool] = False
     """True: one replica only, and it sees the items in source order."""
 

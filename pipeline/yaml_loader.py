@@ -108,7 +108,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 
 def _syntax_message(error: yaml.MarkedYAMLError, text: str) -> str:
     parts = [part for part in (error.context, error.problem) if part]
-    line = text.split("\n")[error.problem_mark.line] if error.problem_mark else ""
+    index = error.problem_mark.index if error.problem_mark else 0
+    line = text[:index].rpartition("\n")[2] + text[index:].partition("\n")[0]
     hint = ""
     if "'\\t'" in parts[-1]:
         hint = "; indent with spaces"

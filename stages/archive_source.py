@@ -29,6 +29,7 @@ class ArchiveSource(Stage):
     Config = ArchiveSourceConfig
     config: ArchiveSourceConfig
     emits = {"out": Bitstream}
+    locators = frozenset({"path", "kind"})
 
     @classmethod
     def preflight(cls, config: ArchiveSourceConfig) -> Sequence[tuple[str, str]]:

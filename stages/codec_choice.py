@@ -37,7 +37,7 @@ class CodecChoice(BaseModel, frozen=True, extra="allow"):
             raise _unknown(self.name, sorted(known))
         loaded = registry.load_codec(self.name)
         if not (isinstance(loaded, type) and issubclass(loaded, Codec)):
-            raise PydanticCustomError("codec_class", "plugin {name!r} is no framefold Codec", {"name": self.name})
+            raise PydanticCustomError("codec_class", "plugin '{name}' is no framefold Codec", {"name": self.name})
         return loaded
 
     def build(self) -> Codec:
@@ -55,7 +55,7 @@ def codec_of(name: str, config: Mapping[str, Any]) -> Codec:
 
 def _unknown(name: str, known: list[str]) -> ValidationError:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    message = "unknown codec {name!r}{hint} Known: {known}. A codec from a plugin appears after its installation"
+    hint = f", did you mean '{near[0]}'?" if near else ""
+    message = "unknown codec '{name}'{hint}; known: {known} (one from a plugin appears once the plugin is installed)"
     error = PydanticCustomError("codec", message, {"name": name, "hint": hint, "known": ", ".join(known)})
     return ValidationError.from_exception_data("codec", [InitErrorDetails(type=error, loc=("name",), input=name)])

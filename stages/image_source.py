@@ -30,6 +30,7 @@ class ImageSource(Stage):
         batch_size: int = Field(default=1, ge=1, le=4096, description="pictures handed on together")
 
     emits: ClassVar[Mapping[str, PortType]] = {"out": ImageBatch}
+    locators: ClassVar[frozenset[str]] = frozenset({"path", "batch_size"})
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:

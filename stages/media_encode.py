@@ -31,6 +31,8 @@ _PRIMARIES = frozenset((1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 22))
 _TRANSFERS = frozenset((1, *range(4, 19)))
 """Code points of ISO/IEC 23091-2 that are not reserved; encoders refuse the others."""
 _MAX_INT32 = 2**31 - 1
+_REPEATABLE = {"fflags": "+bitexact"}
+"""For a muxer: no random identifiers, no dates, no version numbers."""
 _ENCODE_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError)
 _log = logging.getLogger(__name__)
 
@@ -95,7 +97,9 @@ class ContainerWriter(FrameWriter):
         self._lossless = crf is None
         self._reformatter = VideoReformatter()
         self._matrix, self._range = (0, _FULL) if crf is None else _matrix_and_range(source)
-        name, options = ("matroska", {}) if crf is None else ("mp4", _mp4_options(_time_base(source)))
+        name, options = (
+            ("matroska", dict(_REPEATABLE)) if crf is None else ("mp4", _mp4_options(_time_base(source)))
+        )
         url = f"file:{path}"  # a bare "a:b.mp4" would name a protocol called a
         self._container = av.open(url, "w", format=name, options=options)
         self._stream = self._add_stream("ffv1" if crf is None else "libx264", _codec_options(crf))
@@ -186,11 +190,14 @@ def _mp4_options(time_base: Fraction) -> dict[str, str]:
     scale = time_base.denominator
     while scale < 10_000:  # as the muxer does for the track
         scale *= 2
-    return {"movflags": "+faststart", "movie_timescale": str(scale)}
+    return {**_REPEATABLE, "movflags": "+faststart", "movie_timescale": str(scale)}
 
 
 def _codec_options(crf: int | None) -> dict[str, str]:
-    return {"level": "3", "slicecrc": "1", "g": "1"} if crf is None else {"crf": str(crf), "preset": "medium"}
+    if crf is None:
+        return {"level": "3", "slicecrc": "1", "g": "1"}
+    # x264's macroblock tree decides differently from run to run; without it, equal frames give equal bytes.
+    return {"crf": str(crf), "preset": "medium", "mbtree": "0"}
 
 
 def _matrix_and_range(source: Source) -> tuple[int, int]:

@@ -65,14 +65,15 @@ class StagedFolder:
     def commit(self, *, overwrite: bool, content: Path | None = None) -> None:
         """Put what `content` holds (everything, by default) into `target`.
 
-        A new or empty target takes it in one step. One that holds something is refused, or with `overwrite`
-        gets file by file what is here; its other files stay.
+        A new or empty target takes it in one step. One that holds something by now, as when two sinks share it,
+        gets file by file what is here, but without `overwrite` only if no file there has one of these names.
         """
         content = content or self.path
-        problem = folder_problem(self.target, overwrite=overwrite)
-        if problem:
-            raise FramefoldError(problem)
+        if self.target.exists() and not self.target.is_dir():
+            raise FramefoldError(f"{self.target} is a file; name a folder, or remove the file")
         if self.target.is_dir() and any(self.target.iterdir()):
+            if not overwrite:
+                _refuse_conflicts(content, self.target)
             _merge(content, self.target)
         else:
             content.replace(self.target)
@@ -81,6 +82,13 @@ class StagedFolder:
     def discard(self) -> None:
         """Leave nothing behind; does nothing after `commit`."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _refuse_conflicts(content: Path, target: Path) -> None:
+    for path in sorted(content.rglob("*")):
+        place = target / path.relative_to(content)
+        if os.path.lexists(place) and not (path.is_dir() and place.is_dir() and not place.is_symlink()):
+            raise FramefoldError(f"{place} is there already; name another folder, or set overwrite: true")
 
 
 def _merge(content: Path, target: Path) -> None:

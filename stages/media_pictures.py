@@ -8,9 +8,7 @@ stored: an EXIF orientation is not applied.
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -49,8 +47,6 @@ _UNTURN = {
 """EXIF orientation to what undoes its display rotation."""
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
-_ERRORS = (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, struct.error, zlib.error)
-"""What Pillow raises over a damaged file; SyntaxError is its word for a broken PNG."""
 
 Image.MAX_IMAGE_PIXELS = (
     MAX_PIXELS  # one limit for the whole program; beyond it Pillow warns, made an error below
@@ -103,7 +99,9 @@ def _opened(file: BufferedReader) -> Iterator[ImageFile.ImageFile]:
             raise RefusedInput(f"more than {MAX_PIXELS} pixels (MAX_PIXELS)") from error
         except UnidentifiedImageError as error:
             raise RefusedInput(f"not a picture of a kind that is read here ({', '.join(FORMATS)})") from error
-        except _ERRORS as error:
+        except RefusedInput:
+            raise
+        except Exception as error:  # over damaged files, Pillow's readers raise whatever comes up in them
             raise RefusedInput(f"truncated or damaged: {error}") from error
 
 

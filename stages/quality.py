@@ -34,8 +34,9 @@ class Quality(Stage):
     @classmethod
     def preflight(cls, config: QualityConfig) -> Sequence[tuple[str, str]]:
         """The originals must be there."""
-        found = VideoSource.preflight(VideoSource.Config(path=config.against))
-        return [("against", message) for _, message in found]
+        videos = VideoSource.preflight(VideoSource.Config(path=config.against))
+        pictures = ImageSource.preflight(ImageSource.Config(path=config.against))
+        return [("against", message) for _, message in videos] if videos and pictures else []
 
     def setup(self, context: StageContext) -> None:
         """Nothing is read before the first decoded clip says what it is."""

@@ -44,6 +44,7 @@ class VideoSource(Stage):
         )
 
     emits: ClassVar[Mapping[str, PortType]] = {"out": Clip}
+    locators: ClassVar[frozenset[str]] = frozenset({"path"})
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:

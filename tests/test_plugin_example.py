@@ -210,7 +210,7 @@ def test_ray_workers_find_it_too(folder: Path, installed: Path) -> None:
 @pytest.mark.parametrize(("matrix", "red"), [("bt601", 76), ("bt709", 54)])
 def test_grayscale_weighs_the_channels_as_its_option_says(plugin: Path, matrix: str, red: int) -> None:
     stage_class = registry.load_stage("grayscale")
-    stage = stage_class(stage_class.Config(matrix=matrix))
+    stage = stage_class(stage_class.Config.model_validate({"matrix": matrix}))
     frames = np.zeros((2, 3, 3, 5), np.uint8)
     frames[0, 0], frames[1] = 255, 200
     clip = clip_of(frames)

@@ -6,12 +6,13 @@ import argparse
 
 from rich.console import Console
 
+from framefold.pipeline.cli import pipeline_file
+
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser("run", help="run a pipeline file", description="Run a pipeline file to its end.")
-    parser.add_argument("file", help="a pipeline file, such as pipeline.yaml")
-    parser.add_argument("--set", metavar="NODE.OPTION=VALUE", action="append", default=[], help="override an option")
+    pipeline_file.declare(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--local", action="store_true", help="in this process, without Ray")
     where.add_argument("--address", help="a running Ray cluster, such as auto or ray://host:10001")
@@ -20,10 +21,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Check the file, run it, show the results; 3 when something was set aside."""
-    from framefold.pipeline import runner, spec  # noqa: PLC0415: `pipeline --help` must not wait for them
+    from framefold.pipeline import runner  # noqa: PLC0415: `pipeline --help` must not wait for them
     from framefold.pipeline.progress import print_results  # noqa: PLC0415
 
-    checked = spec.load(args.file, overrides=args.set)
+    checked = pipeline_file.load(args)
     console = Console(markup=False, highlight=False, emoji=False)
     outcome = runner.run(checked, console, local=args.local, address=args.address)
     print_results(console, outcome)

@@ -22,10 +22,10 @@ def test_the_shared_suite():
 
 
 def test_the_default_network_of_a_small_clip():
-    config = GridNerv().resolve(GridNervConfig(width=24), span(320, 180, 24))
+    config = GridNerv().resolve(GridNervConfig(), span(320, 180, 24))
     assert config.strides == (2, 2, 2, 2)
     assert config.block_widths == (24, 20, 16)
-    assert config.grids == (((24, 4), (8, 4)), ((8, 2),), ((3, 2),), ((1, 1),))
+    assert config.grids == (((24, 3), (6, 3)), ((6, 2), (2, 4)), ((2, 2),), ((1, 1),))
 
 
 @pytest.mark.parametrize("frame", [(1, 1), (1920, 1080), (33, 47), (4000, 3)])

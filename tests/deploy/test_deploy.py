@@ -290,8 +290,8 @@ def test_the_pipeline_reads_and_writes_where_the_cluster_can(
     monkeypatch.chdir(ROOT)
     checked = spec.load(shlex.split(job["entrypoint"])[2])
     in_image = [source for source, target in copied(dockerfile) if target.startswith("/home/framefold")]
-    read = [Path(node.config.path) for node in checked.graph if node.is_source]
-    written = [Path(node.config.path) for node in checked.graph if node.is_sink]
+    read = [Path(node.config.model_dump()["path"]) for node in checked.graph if node.is_source]
+    written = [Path(node.config.model_dump()["path"]) for node in checked.graph if node.is_sink]
     assert [path for path in read if path.parts[0] not in in_image] == []
     assert [path for path in [*written, checked.run_dir] if path.parts[0] != "out"] == []
 

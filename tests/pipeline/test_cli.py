@@ -17,6 +17,8 @@ stages:
   out: {stage: collect, inputs: [halves.odd], path: out.txt}
 """
 
+OF_COLLECT = "inputs, path, replicas, resources, retries and stage"
+
 
 @pytest.fixture
 def toys(monkeypatch):
@@ -57,8 +59,7 @@ def test_check_prints_every_problem_and_leaves_with_2(good, capsys):
     assert out == ""
     assert err.splitlines() == [
         "--set nums.count=x: stages.nums.count: expected a whole number, got 'x'",
-        "--set out.pth=1: stages.out.pth: unknown option, did you mean 'path'? "
-        "known: inputs, path, replicas, resources, retries and stage",
+        f"--set out.pth=1: stages.out.pth: unknown option, did you mean 'path'? known: {OF_COLLECT}",
         "2 problems; nothing was started",
     ]
 
@@ -137,7 +138,7 @@ def test_help_and_version_leave_with_0(arguments, capsys):
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_every_way_to_end_has_its_exit_code(good, monkeypatch, capsys, error, code, message):
+def test_every_way_to_end_has_its_exit_code(good, monkeypatch, capsys, *, error, code, message):
     def fail(*arguments, **options):
         raise error
 
@@ -154,9 +155,8 @@ def test_a_reader_that_leaves_is_no_error():
     )
     read, write = os.pipe()
     os.close(read)
-    ended = subprocess.run(
-        [sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, check=False, text=True
-    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, text=True)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, "")
 
@@ -164,7 +164,8 @@ def test_a_reader_that_leaves_is_no_error():
 def test_help_waits_for_nothing_heavy():
     script = (
         "import sys; from framefold.pipeline.cli import main; assert main([sys.argv[1], '--help']) == 0;"
-        "heavy = {'torch', 'ray', 'pydantic', 'yaml', 'av', 'rich'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'ray', 'pydantic', 'yaml', 'av', 'rich'} & set(sys.modules);"
+        "assert not heavy, heavy"
     )
     for command in ("check", "graph", "plugins"):
         subprocess.run([sys.executable, "-c", script, command], check=True, stdout=subprocess.DEVNULL)

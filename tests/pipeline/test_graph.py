@@ -1,4 +1,5 @@
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -108,9 +109,7 @@ def test_the_text_drawing_shows_every_node_once():
 def test_a_long_chain_is_drawn_downwards():
     names = [f"n{i}" for i in range(1500)]
     stages = {"n0": {"stage": "numbers"}}
-    stages |= {
-        name: {"stage": "double", "inputs": [before]} for before, name in zip(names, names[1:], strict=False)
-    }
+    stages |= {name: {"stage": "double", "inputs": [before]} for before, name in itertools.pairwise(names)}
     stages["out"] = {"stage": "collect", "inputs": [names[-1]], "path": "o"}
     graph = spec.from_mapping("long", {"stages": stages}, extra_stages=TOYS).graph
     lines = drawing.text(graph).splitlines()

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefold.pipeline.errors import SpecError
@@ -17,6 +17,8 @@ stages:
     budget:
 """
 
+READABLE = FILE.replace("${NO_SUCH_VARIABLE}", "x")
+
 
 def changed(*overrides, text=FILE):
     return apply(
@@ -24,7 +26,7 @@ def changed(*overrides, text=FILE):
     )
 
 
-def refused(override, text=FILE.replace("${NO_SUCH_VARIABLE}", "x")):
+def refused(override, text=READABLE):
     with pytest.raises(SpecError) as caught:
         changed(override, text=text).checked()
     (problem,) = caught.value.problems
@@ -112,12 +114,14 @@ def test_a_file_that_is_no_mapping_is_left_to_the_checks():
     assert changed("a.b=1", text="- x\n").data == ["x"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_override_is_applied_or_refused(text):
     document = changed(text, text="pipeline: x\nstages: {a: {b: [1, {c: 2}]}}\n")
     assert all(mistake.problem.where.startswith("--set ") for mistake in document.mistakes)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["a", "b", "c", "0", "1", "stages", "x"]), max_size=6),
     st.sampled_from(["1", "{}", "[]", ""]),

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefold.pipeline.yaml_scalars import BadScalarError, substituted, typed
@@ -67,16 +67,19 @@ def test_numbers_that_nothing_can_hold_are_refused(text):
         typed(text)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_finite_float_reads_back(number):
     assert typed(repr(number)) == number
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_every_64_bit_integer_reads_back(number):
     assert typed(str(number)) == number
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_typed_or_refused_but_never_breaks(text):
     try:

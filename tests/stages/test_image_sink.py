@@ -100,13 +100,21 @@ def test_a_full_folder_is_only_written_into_on_request(
     ((option, message),) = ImageSink.preflight(ImageSink.Config(path=str(target)))
     assert (option, "overwrite: true" in message) == ("path", True)
     stage = sink(target)
-    with pytest.raises(FramefoldError, match="is not empty"):
+    with pytest.raises(FramefoldError, match=r"a\.png is there already"):
         feed(stage, [batch("a.png")])
     stage.close()
     assert (target / "a.png").read_text() == "precious"
     feed(sink(target, overwrite=True), [batch("a.png")])
     assert names_under(tmp_path) == ["out/a.png", "out/mine.txt"]
     assert Image.open(target / "a.png").size == (7, 10)
+
+
+def test_two_sinks_may_share_a_folder(tmp_path: Path, feed: Callable, batch: Callable) -> None:
+    first, second = sink(tmp_path / "out"), sink(tmp_path / "out")
+    feed(first, [batch("a.png")], finish=False)
+    feed(second, [batch("b.png", "c/d.png")])
+    feed(first, [])
+    assert names_under(tmp_path) == ["out/a.png", "out/b.png", "out/c/d.png"]
 
 
 def test_preflight_wants_a_folder(tmp_path: Path) -> None:

@@ -74,6 +74,18 @@ def test_mp4_keeps_size_and_picture(
     assert psnr(back, frames) > 35
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_same_clips_give_the_same_bytes(
+    tmp_path: Path, feed: Callable, make_clip: Callable, make_source: Callable, suffix: str
+) -> None:
+    frames = smooth(60, 72, 120) // 2 + noise(60, 72, 120) // 16
+    made = set()
+    for _ in range(5):
+        feed(sink(tmp_path / f"out{suffix}"), [make_clip(make_source(width=120, height=72), frames.copy())])
+        made.add((tmp_path / f"out{suffix}").read_bytes())
+    assert len(made) == 1
+
+
 def test_a_lower_crf_is_closer(
     tmp_path: Path, feed: Callable, make_clip: Callable, make_source: Callable
 ) -> None:
@@ -236,17 +248,20 @@ def test_a_full_folder_is_only_written_into_on_request(
     target = tmp_path / "out"
     target.mkdir()
     (target / "mine.txt").write_text("precious")
+    (target / "frame_000001.png").write_text("precious too")
     clip = make_clip(make_source(), noise(2, 6, 8))
     ((option, message),) = VideoSink.preflight(VideoSink.Config(path=str(target)))
     assert (option, "set overwrite: true" in message) == ("path", True)
     refused = sink(target)
-    with pytest.raises(FramefoldError, match="is not empty"):
+    with pytest.raises(FramefoldError, match=r"frame_000001\.png is there already"):
         feed(refused, [clip])
     refused.close()
-    assert [p.name for p in target.iterdir()] == ["mine.txt"]
+    assert sorted(p.name for p in target.iterdir()) == ["frame_000001.png", "mine.txt"]
+    assert (target / "frame_000001.png").read_text() == "precious too"
     assert VideoSink.preflight(VideoSink.Config(path=str(target), overwrite=True)) == []
     feed(sink(target, overwrite=True), [clip])
     assert sorted(p.name for p in target.iterdir()) == ["frame_000000.png", "frame_000001.png", "mine.txt"]
+    assert Image.open(target / "frame_000001.png").size == (8, 6)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

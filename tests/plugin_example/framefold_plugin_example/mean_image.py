@@ -92,7 +92,8 @@ class MeanImage(Codec):
 
 def mean_picture(clip: Clip) -> Matrix:
     """The mean of the clip's frames, float64 (3, H, W), 0..1."""
-    return clip.frames.mean(axis=0, dtype=np.float64) / 255
+    mean: Matrix = clip.frames.mean(axis=0, dtype=np.float64)
+    return mean / 255
 
 
 def bilinear(pixels: int, pixels_per_cell: int) -> Matrix:
