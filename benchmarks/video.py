@@ -29,6 +29,7 @@ import torch
 
 from framefold.codecs.clip import Frames
 from framefold.codecs.metrics import ms_ssim, psnr
+from framefold.stages.video_source import VideoSource
 
 ROOT = Path(__file__).parent.parent
 CLIP = ROOT / "examples" / "bunny.mp4"
@@ -49,10 +50,9 @@ class Line:
 
 
 def read_frames(path: Path) -> Frames:
-    """All frames as (T, 3, H, W) uint8 RGB, with the file's own colour tags."""
-    with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2))
+    """All frames as (T, 3, H, W) uint8 RGB, converted in the same way for every system."""
+    source = VideoSource(VideoSource.Config(path=str(path)))
+    return np.concatenate([emitted.payload.frames for emitted in source.produce()])
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:

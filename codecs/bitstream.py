@@ -100,9 +100,7 @@ def decode(
 def _entry(name: str, tensor: QuantizedTensor) -> Entry:
     """Make the directory's line for a tensor, once that is known to be well-formed."""
     symbols, steps = tensor.symbols, tensor.steps
-    if symbols.dtype != np.int32 or (
-        symbols.size and max(-int(symbols.min()), int(symbols.max())) > MAX_SYMBOL
-    ):
+    if symbols.dtype != np.int32 or (symbols.size and max(-int(symbols.min()), int(symbols.max())) > MAX_SYMBOL):
         raise ValueError(f"tensor {name!r}: symbols must be int32 within +-{MAX_SYMBOL}, got {symbols.dtype}")
     if steps.dtype != np.float32 or not (np.isfinite(steps) & (steps > 0)).all():
         raise ValueError(f"tensor {name!r}: steps must be float32, finite and positive")

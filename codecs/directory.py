@@ -66,9 +66,7 @@ def unpack_directory(cursor: Cursor, max_elements: int) -> list[Entry]:
     """Read the directory at the cursor; BitstreamError if it is damaged or beyond the limits."""
     size, stored_size = cursor.varint("directory size"), cursor.varint("stored directory size")
     if size > MAX_DIRECTORY_BYTES or stored_size > size:
-        raise BitstreamError(
-            f"the directory claims {size} bytes in {stored_size}, allowed are {MAX_DIRECTORY_BYTES}"
-        )
+        raise BitstreamError(f"the directory claims {size} bytes in {stored_size}, allowed are {MAX_DIRECTORY_BYTES}")
     stored = cursor.take(stored_size, "directory")
     plain = Cursor(stored if stored_size == size else _inflate(stored, size))
     count = plain.varint("tensor count")
@@ -99,9 +97,7 @@ def _check_entry(entry: Entry) -> None:
     if len(entry.shape) > MAX_RANK:
         raise BitstreamError(f"tensor {entry.name!r}: {len(entry.shape)} dimensions, allowed are {MAX_RANK}")
     if entry.channel_axis is not None and not 0 <= entry.channel_axis < len(entry.shape):
-        raise BitstreamError(
-            f"tensor {entry.name!r}: axis {entry.channel_axis} of {len(entry.shape)} dimensions"
-        )
+        raise BitstreamError(f"tensor {entry.name!r}: axis {entry.channel_axis} of {len(entry.shape)} dimensions")
     if prod(max(side, 1) for side in entry.shape) > MAX_ELEMENTS:  # numpy refuses (0, 2**62, 2**62) too
         raise BitstreamError(f"tensor {entry.name!r}: shape {entry.shape} is beyond {MAX_ELEMENTS} elements")
 

@@ -112,8 +112,7 @@ def _check_symbols(symbols: IntTensor) -> None:
     lowest, highest = int(symbols.min()), int(symbols.max())
     if lowest < -MAX_SYMBOL or highest > MAX_SYMBOL:
         raise ValueError(
-            f"symbols span {lowest} .. {highest}, the coder takes -{MAX_SYMBOL} .. {MAX_SYMBOL}; "
-            "use a larger step"
+            f"symbols span {lowest} .. {highest}, the coder takes -{MAX_SYMBOL} .. {MAX_SYMBOL}; use a larger step"
         )
 
 

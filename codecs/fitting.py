@@ -26,8 +26,10 @@ from framefold.codecs.losses import loss_and_error
 
 WINDOW_STEPS = 50
 """Steps between two looks at the error; rounded up to whole epochs, so that windows compare."""
-BLOW_UP = 2.0
-"""A window whose error is this many times the best window's (3 dB) counts as diverged."""
+BLOW_UP = 4.0
+"""A window whose error is this many times the best window's (6 dB) counts as diverged ..."""
+SMALL_ERROR = 1e-4
+"""... unless it is still below 4 times this (40 dB): near perfection an error multiplies without harm."""
 MAX_RESTORES = 3
 FLOOR = 1e-3
 """The learning rate never falls below this fraction of its peak."""
@@ -221,7 +223,7 @@ class _Run:
 
     def _healthy(self, mse: float) -> bool:
         finite = all(bool(parameter.isfinite().all()) for parameter in self.parameters.values())
-        return finite and math.isfinite(mse) and mse <= BLOW_UP * self.best
+        return finite and math.isfinite(mse) and mse <= BLOW_UP * max(self.best, SMALL_ERROR)
 
     def keep(self) -> None:
         """Remember the parameters as good."""

@@ -66,9 +66,7 @@ class GridNervConfig(CodecConfig):
     kernels: Annotated[tuple[_Kernel, ...], Field(min_length=1, max_length=14)] | None = Field(
         None, description="convolution kernel of each block; by default 3"
     )
-    grids: (
-        Annotated[tuple[Annotated[tuple[Grid, ...], Field(max_length=8)], ...], Field(max_length=14)] | None
-    ) = Field(
+    grids: Annotated[tuple[Annotated[tuple[Grid, ...], Field(max_length=8)], ...], Field(max_length=14)] | None = Field(
         None,
         description="per block the grids (nodes, channels) that join its input; by default `GRIDS`",
     )
@@ -131,9 +129,7 @@ class GridNerv(NetworkCodec[GridNervConfig]):
         """Strides from the frame size, then the width whose parameter count is nearest to the size's."""
         frames, _, height, width = span.shape
         strides = config.strides or frame_strides(height, width, SHORT_SIDE)
-        config = config.model_copy(
-            update={"strides": strides, "kernels": config.kernels or (3,) * len(strides)}
-        )
+        config = config.model_copy(update={"strides": strides, "kernels": config.kernels or (3,) * len(strides)})
         if config.width is None:
             target = PARAMETERS_PER_LINE[config.size] * frames * (height * width) ** 0.5
             best = width_for(
@@ -151,9 +147,7 @@ class GridNerv(NetworkCodec[GridNervConfig]):
 
     def plan(self, config: GridNervConfig, shape: Shape) -> FitPlan:
         """150 epochs of single frames; the grids learn faster than the convolutions that they feed."""
-        return FitPlan(
-            steps=150 * shape[0], learning_rate=1e-2, rate_factors={"grids.": 4.0}, betas=(0.9, 0.95)
-        )
+        return FitPlan(steps=150 * shape[0], learning_rate=1e-2, rate_factors={"grids.": 4.0}, betas=(0.9, 0.95))
 
     def _count(self, config: GridNervConfig, shape: Shape) -> int:
         return network_parameters(lambda: self.build(config, shape))

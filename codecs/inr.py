@@ -69,9 +69,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         config, module = self._load(network)
         plan = self.plan(config, network.span.shape)
         gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 10)
-        yield from fit(
-            module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks
-        )
+        yield from fit(module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks)
         return self._network(network.target, config, module)
 
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:

@@ -51,9 +51,7 @@ def ms_ssim(a: Frames, b: Frames) -> float:
 
 def _frame_pairs(a: Frames, b: Frames) -> Iterator[tuple[Frames, Frames]]:
     if a.shape != b.shape or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise ValueError(
-            f"cannot compare {a.dtype} {a.shape} with {b.dtype} {b.shape}: need equal uint8 shapes"
-        )
+        raise ValueError(f"cannot compare {a.dtype} {a.shape} with {b.dtype} {b.shape}: need equal uint8 shapes")
     if a.ndim != 4 or a.size == 0:
         raise ValueError(f"cannot compare frames of shape {a.shape}: (T, 3, H, W), none of them 0, is needed")
     return zip(a, b, strict=True)

@@ -70,15 +70,11 @@ class Counts:
 def choose_model(symbols: IntTensor) -> Model:
     """Find the cheapest model for a non-empty tensor of symbols within +-MAX_SYMBOL."""
     counts = Counts.of(symbols)
-    best: Model = Uniform(
-        lowest=int(counts.values[0]), symbol_count=int(counts.values[-1] - counts.values[0]) + 1
-    )
+    best: Model = Uniform(lowest=int(counts.values[0]), symbol_count=int(counts.values[-1] - counts.values[0]) + 1)
     if counts.values.size == 1:
         return best
     best = min((best, *_curves(counts)), key=lambda model: cost_bits(model, counts))
-    return min(
-        (best, *_histograms(counts, cost_bits(best, counts))), key=lambda model: cost_bits(model, counts)
-    )
+    return min((best, *_histograms(counts, cost_bits(best, counts))), key=lambda model: cost_bits(model, counts))
 
 
 def cost_bits(model: Model, counts: Counts) -> float:

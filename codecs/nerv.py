@@ -39,9 +39,7 @@ class NervConfig(CodecConfig):
         description="parameters per pixel of the clip: S 0.026, M 0.052, L 0.103, as in the paper on 720p",
     )
     width: _Channels | None = Field(None, description="channels of the base grid; overrides `size`")
-    stem_width: _Channels | None = Field(
-        None, description="hidden features of the stem; by default about 20 widths"
-    )
+    stem_width: _Channels | None = Field(None, description="hidden features of the stem; by default about 20 widths")
     block_widths: Annotated[tuple[_Channels, ...], Field(min_length=1, max_length=14)] | None = Field(
         None,
         description="channels after each block; by default `width`, halved, at least 96 or 3.7 widths",
@@ -113,9 +111,7 @@ class Nerv(NetworkCodec[NervConfig]):
         config = config.model_copy(update={"strides": strides})
         if config.width is None:
             target = PARAMETERS_PER_PIXEL[config.size] * span.frame_count * height * width
-            best = width_for(
-                target, lambda n: self._count(_widened(config, n), span.shape), smallest=2, largest=256
-            )
+            best = width_for(target, lambda n: self._count(_widened(config, n), span.shape), smallest=2, largest=256)
             return _widened(config, best)
         return _widened(config, config.width)
 
@@ -124,9 +120,8 @@ class Nerv(NetworkCodec[NervConfig]):
         return NervNetwork(config, shape)
 
     def plan(self, config: NervConfig, shape: Shape) -> FitPlan:
-        """150 epochs of single frames; narrow networks bear a higher rate."""
-        width, *_ = _sizes(config)
-        rate = min(1e-2, 3e-3 * (26 / width) ** 0.5)
+        """150 epochs of single frames; larger networks, on which the rate was not tuned, get a lower one."""
+        rate = 1e-2 * min(1.0, 150_000 / self._count(config, shape)) ** 0.5
         return FitPlan(steps=150 * shape[0], learning_rate=rate, betas=(0.9, 0.95), clip_norm=1.0)
 
     def _count(self, config: NervConfig, shape: Shape) -> int:
@@ -148,15 +143,8 @@ def _widened(config: NervConfig, width: int) -> NervConfig:
 
 def _sizes(config: NervConfig) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
     """Width, stem width, strides, block widths, all there; ValueError if they do not go together."""
-    if (
-        config.width is None
-        or config.stem_width is None
-        or config.strides is None
-        or config.block_widths is None
-    ):
+    if config.width is None or config.stem_width is None or config.strides is None or config.block_widths is None:
         raise ValueError(f"nerv: sizes are still open in {config!r}; resolve the configuration first")
     if len(config.strides) != len(config.block_widths):
-        raise ValueError(
-            f"nerv: {len(config.strides)} strides, {len(config.block_widths)} block_widths: one per block"
-        )
+        raise ValueError(f"nerv: {len(config.strides)} strides, {len(config.block_widths)} block_widths: one per block")
     return config.width, config.stem_width, config.strides, config.block_widths

@@ -54,11 +54,10 @@ class QuantizedTensor:
 
     def dequantize(self) -> FloatTensor:
         """Float32 values of the parameter's shape."""
-        if self.steps.size == 1:
-            return self.symbols.astype(np.float32) * self.steps[0]
         shape = [1] * self.symbols.ndim
-        shape[self.axis] = -1
-        return self.symbols.astype(np.float32) * self.steps.reshape(shape)
+        if self.steps.size > 1:
+            shape[self.axis] = -1
+        return np.multiply(self.symbols.astype(np.float32), self.steps.reshape(shape), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,4 +102,3 @@ class Bitstream:
     def nbytes(self) -> int:
         """Bytes of the stream and of the pixels that travel along."""
         return len(self.payload) + (self.target.nbytes if self.target else 0)
-

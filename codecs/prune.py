@@ -28,9 +28,7 @@ def magnitude_masks(tensors: Mapping[str, FloatTensor], keep: float) -> Masks:
         raise ValueError(f"keep is {keep}, allowed is 0 < keep <= 1: the share of weights that stays")
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise ValueError(
-                f"tensor {name!r} holds NaN or infinity: the fit diverged; lower its learning rate"
-            )
+            raise ValueError(f"tensor {name!r} holds NaN or infinity: the fit diverged; lower its learning rate")
     weights = {name: tensor for name, tensor in tensors.items() if tensor.ndim >= 2}
     kept = _keep_largest([np.abs(tensor).ravel() for tensor in weights.values()], keep)
     ends = np.cumsum([tensor.size for tensor in weights.values()])

@@ -56,9 +56,7 @@ def quantize(network: FittedNetwork, *, bits: int, granularity: Granularity) -> 
         raise ValueError(f"granularity is {granularity!r}, allowed is 'tensor' or 'channel'")
     for name, tensor in network.tensors.items():
         if not np.isfinite(tensor).all():
-            raise ValueError(
-                f"tensor {name!r} holds NaN or infinity: the fit diverged; lower its learning rate"
-            )
+            raise ValueError(f"tensor {name!r} holds NaN or infinity: the fit diverged; lower its learning rate")
     fine, fine_bits = fine_tensors(network.tensors), max(bits + FINE_EXTRA_BITS, FINE_MIN_BITS)
     return SymbolTensors(
         span=network.span,

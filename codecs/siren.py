@@ -71,10 +71,7 @@ class SirenNetwork(nn.Module):
         self.register_buffer("y", torch.linspace(-1, 1, self.height), persistent=False)
         self.register_buffer("x", torch.linspace(-1, 1, self.width), persistent=False)
         first = SineLayer(2, config.width, config.first_frequency, first=True)
-        others = (
-            SineLayer(config.width, config.width, config.frequency, first=False)
-            for _ in range(config.depth - 1)
-        )
+        others = (SineLayer(config.width, config.width, config.frequency, first=False) for _ in range(config.depth - 1))
         self.layers = nn.Sequential(first, *others)
         self.head = nn.Linear(config.width, 3)
         nn.init.uniform_(self.head.weight, -1, 1)

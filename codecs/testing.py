@@ -118,9 +118,7 @@ def _check_decoding(codec_cls: type[Codec], network: FittedNetwork) -> None:
     alone = codec_cls.from_config(stored.config).reconstruct(stored)
     _expect("codec name, configuration and tensors are enough", np.array_equal(first.frames, alone.frames))
     other = codec_cls().reconstruct(stored)
-    _expect(
-        "the network's configuration rules, not the decoder's", np.array_equal(first.frames, other.frames)
-    )
+    _expect("the network's configuration rules, not the decoder's", np.array_equal(first.frames, other.frames))
     for wrong in _wrong_tensors(network.tensors):
         _expect("tensors that do not fit are refused with a ValueError", _refuses(codec_cls, network, wrong))
 
@@ -157,25 +155,19 @@ def _check_repeatable(
     codec_cls: type[Codec], config: CodecConfig, clip: Clip, network: FittedNetwork, settings: FitSettings
 ) -> None:
     again = run_fit(codec_cls(config).fit(clip, settings))
-    _expect(
-        "the same seed and steps give the same tensor names", list(again.tensors) == list(network.tensors)
-    )
+    _expect("the same seed and steps give the same tensor names", list(again.tensors) == list(network.tensors))
     same = all(np.array_equal(again.tensors[name], value) for name, value in network.tensors.items())
     _expect("the same seed and steps give the same tensors", same)
 
 
 def _check_masks(codec_cls: type[Codec], network: FittedNetwork, settings: FitSettings) -> None:
     masks = {
-        name: np.abs(value) > np.median(np.abs(value))
-        for name, value in network.tensors.items()
-        if value.ndim > 1
+        name: np.abs(value) > np.median(np.abs(value)) for name, value in network.tensors.items() if value.ndim > 1
     }
     tuned = run_fit(codec_cls.from_config(network.config).finetune(network, masks, settings))
     _expect("fine-tuning keeps the configuration", tuned.config == network.config)
     for name, mask in masks.items():
-        _expect(
-            f"fine-tuning holds the masked weights of {name} at zero", not tuned.tensors[name][~mask].any()
-        )
+        _expect(f"fine-tuning holds the masked weights of {name} at zero", not tuned.tensors[name][~mask].any())
     moved = any(
         not np.array_equal(tuned.tensors[name], value * masks.get(name, True))
         for name, value in network.tensors.items()

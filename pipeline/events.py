@@ -94,9 +94,7 @@ class Died:
     cause: str
 
 
-Event = (
-    Ready | Started | Advanced | Produced | SetAside | Reported | Hinted | Finished | Failed | Died
-)
+Event = Ready | Started | Advanced | Produced | SetAside | Reported | Hinted | Finished | Failed | Died
 
 
 @dataclass(frozen=True)

@@ -254,4 +254,3 @@ class Flow:
         else:
             node.to_finish.add(number)
             node.again[number] = again
-

@@ -99,9 +99,7 @@ class _Check:
         except Exception as error:  # a validator of a plugin may raise anything
             self.note((), _fault(stage_class, "Config", error))
             return None
-        for option, message in (
-            self._ask(stage_class, "preflight", lambda: stage_class.preflight(config)) or ()
-        ):
+        for option, message in self._ask(stage_class, "preflight", lambda: stage_class.preflight(config)) or ():
             self.note(_path_of(option), message)
         return config
 
@@ -109,9 +107,7 @@ class _Check:
         """Ports under these options; where the options were refused, the ones that no option changes."""
         if config is not None:
             return self._ask(stage_class, "ports", lambda: stage_class.ports(config))
-        overridden = "ports" in {
-            name for kind in stage_class.__mro__ if kind is not Stage for name in vars(kind)
-        }
+        overridden = "ports" in {name for kind in stage_class.__mro__ if kind is not Stage for name in vars(kind)}
         return None if overridden else Ports(accepts=stage_class.accepts, emits=stage_class.emits)
 
     def _ask(self, stage_class: type[Stage], hook: str, answer: Callable[[], T]) -> T | None:

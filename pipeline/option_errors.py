@@ -58,9 +58,7 @@ def known_names(model: type[BaseModel], path: KeyPath) -> list[str]:
     schema = json_schema(model)
     parts = list(_resolved(schema, schema))
     for step in path:
-        parts = [
-            found for part in parts for child in _children(part, step) for found in _resolved(child, schema)
-        ]
+        parts = [found for part in parts for child in _children(part, step) for found in _resolved(child, schema)]
     return list(dict.fromkeys(name for part in parts for name in part.get("properties", {})))
 
 

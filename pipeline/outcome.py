@@ -39,7 +39,11 @@ class NodeState:
     """One node's counters."""
 
     done: int = 0
+    """Items taken and finished."""
+    given: int = 0
+    """Outputs handed on."""
     failed: int = 0
+    """Items set aside."""
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     running: dict[int, Running] = field(default_factory=dict)
@@ -101,7 +105,13 @@ class Outcome:
     def as_dict(self, pipeline: str) -> dict[str, Any]:
         """The content of `report.json`."""
         counters = {
-            name: {"done": node.done, "failed": node.failed, "seconds": node.seconds, "cpu_seconds": node.cpu_seconds}
+            name: {
+                "done": node.done,
+                "given": node.given,
+                "failed": node.failed,
+                "seconds": round(node.seconds, 3),
+                "cpu_seconds": round(node.cpu_seconds, 3),
+            }
             for name, node in self.nodes.items()
         }
         return {

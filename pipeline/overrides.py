@@ -43,9 +43,7 @@ def _apply(document: Document, text: str, top_level: Collection[str]) -> Documen
 
 
 def _mistakes(error: _OverrideError | SpecError, where: str) -> tuple[Mistake, ...]:
-    messages = (
-        [problem.message for problem in error.problems] if isinstance(error, SpecError) else [str(error)]
-    )
+    messages = [problem.message for problem in error.problems] if isinstance(error, SpecError) else [str(error)]
     return tuple(Mistake((), Problem(where, "", message), spoils=False) for message in messages)
 
 
@@ -97,7 +95,7 @@ def _index(items: list[Any], key: str, path: list[str | int]) -> int:
 def _child(data: Any, step: str | int) -> Any:
     if isinstance(data, dict):
         return data.get(str(step))
-    return data[step] if isinstance(data, list) else None
+    return data[int(step)] if isinstance(data, list) else None
 
 
 def _with_value(data: dict[str, Any], path: KeyPath, value: Any) -> dict[str, Any]:

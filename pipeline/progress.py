@@ -49,15 +49,18 @@ class Display:
 
     def _table(self, outcome: Outcome, seconds: float) -> Table:
         table = Table(title=f"{self._title}  {seconds:.0f} s", title_justify="left", box=None, pad_edge=False)
-        for name, justify in (("stage", "left"), ("done", "right"), ("aside", "right"), ("now", "left")):
-            table.add_column(name, justify="right" if justify == "right" else "left")
+        table.add_column("stage")
+        for name in ("in", "out", "aside"):
+            table.add_column(name, justify="right")
+        table.add_column("now")
         for name, node in outcome.nodes.items():
             running = Text("\n").join(Text(_describe(one)) for one in node.running.values())
-            table.add_row(name, str(node.done), str(node.failed or ""), running)
+            table.add_row(name, *(str(count or "") for count in (node.done, node.given, node.failed)), running)
         return table
 
     def _line(self, outcome: Outcome, seconds: float) -> str:
-        done = " ".join(f"{name} {node.done}" for name, node in outcome.nodes.items() if node.done)
+        counts = ((name, node.given or node.done) for name, node in outcome.nodes.items())
+        done = ", ".join(f"{name} {count}" for name, count in counts if count)
         running = "; ".join(f"{name}: {_describe(one)}" for name, one in _under_way(outcome.nodes))
         return f"[{seconds:4.0f} s] done: {done or 'nothing yet'}" + (f" | now: {running}" if running else "")
 

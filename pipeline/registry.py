@@ -44,9 +44,7 @@ class Entry:
     def load(self) -> type[Any]:
         """Import the class. PluginError says whose it is and what went wrong."""
         if len(self.distributions) > 1:
-            raise PluginError(
-                f"{self.kind} {self.name!r} is registered by {self.distribution}; uninstall all but one"
-            )
+            raise PluginError(f"{self.kind} {self.name!r} is registered by {self.distribution}; uninstall all but one")
         try:
             loaded = EntryPoint(name=self.name, value=self.value, group="").load()
         except (Exception, SystemExit) as error:

@@ -76,7 +76,7 @@ class _Signals:
 def _executor(pipeline: CheckedPipeline, *, local: bool, address: str | None) -> Executor:
     if local:
         return LocalExecutor()
-    from framefold.pipeline.ray_executor import RayExecutor, Reservation  # noqa: PLC0415: Ray takes a second to import
+    from framefold.pipeline.ray_executor import RayExecutor, Reservation  # noqa: PLC0415 - Ray takes a second to import
 
     reservations = {
         node.name: (node.replicas, Reservation(_reserved_cpus(node), node.resources.gpus)) for node in pipeline.graph

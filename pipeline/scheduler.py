@@ -162,7 +162,8 @@ class Scheduler:
             seconds=ticket.seconds + event.seconds,
             handle=event.handle,
         )
-        self._flow.output(replica, event.port, child, event.nbytes)
+        _, fresh = self._flow.output(replica, event.port, child, event.nbytes)
+        self.outcome.nodes[replica[0]].given += fresh
 
     def _finished(self, replica: Replica, event: Finished) -> None:
         node = self.outcome.nodes[replica[0]]

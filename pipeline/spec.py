@@ -39,13 +39,9 @@ _TOP_LEVEL = ("pipeline", "seed", "run_dir")
 class Header(Options):
     """What a pipeline file says beside its stages."""
 
-    pipeline: Annotated[
-        str, Field(pattern=_PIPELINE_NAME, max_length=100, description="name of the pipeline")
-    ]
+    pipeline: Annotated[str, Field(pattern=_PIPELINE_NAME, max_length=100, description="name of the pipeline")]
     seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
-    run_dir: Path | None = Field(
-        default=None, description="for reports and checkpoints; out/NAME.run by default"
-    )
+    run_dir: Path | None = Field(default=None, description="for reports and checkpoints; out/NAME.run by default")
     stages: dict[str, Any]
 
 
@@ -128,16 +124,12 @@ def _header(data: Any) -> tuple[Header | None, list[Finding]]:
     if not isinstance(data, dict):
         return None, [Finding((), f"expected `pipeline: NAME` and `stages:`, got {shown(data)}")]
     found = [
-        Finding(
-            ("stages", name), f"{shown(name)} is no name for a node; use a-z, 0-9 and _, a letter first", True
-        )
+        Finding(("stages", name), f"{shown(name)} is no name for a node; use a-z, 0-9 and _, a letter first", True)
         for name in _stages(data)
         if not _NODE_NAME.fullmatch(name)
     ]
     if data.get("stages") == {}:
-        found.append(
-            Finding(("stages",), "is empty; add nodes, such as `frames: {stage: video_source, path: in.mp4}`")
-        )
+        found.append(Finding(("stages",), "is empty; add nodes, such as `frames: {stage: video_source, path: in.mp4}`"))
     try:
         return Header.model_validate_json(json.dumps(data), strict=True), found
     except ValidationError as error:

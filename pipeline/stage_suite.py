@@ -35,9 +35,7 @@ def check_stage(
     emitted = _emitted(stage_class, options, items, context)
     again = _emitted(stage_class, options, items, context)
     if not _same([_plain(emit) for emit in emitted], [_plain(emit) for emit in again]):
-        raise AssertionError(
-            f"{stage_class.__name__}: a second replica emits something else for the same items"
-        )
+        raise AssertionError(f"{stage_class.__name__}: a second replica emits something else for the same items")
     return [emit.payload for emit in emitted]
 
 
@@ -62,16 +60,12 @@ def _enveloped(item: Any, number: int) -> Item:
     return Item(key=unit_key("checked", str(number)), label=f"item {number}", seq=(0, number), payload=item)
 
 
-def _emitted(
-    stage_class: type[Stage], options: Any, items: Sequence[Item], context: StageContext
-) -> list[Emit]:
+def _emitted(stage_class: type[Stage], options: Any, items: Sequence[Item], context: StageContext) -> list[Emit]:
     """All that one replica emits in its life, port and type checked."""
     stage = stage_class(options)
     try:
         stage.setup(context)
-        return [
-            emit for output in _outputs(stage, options, items) for emit in _checked(stage, options, output)
-        ]
+        return [emit for output in _outputs(stage, options, items) for emit in _checked(stage, options, output)]
     finally:
         stage.close()
 
@@ -87,9 +81,7 @@ def _outputs(stage: Stage, options: Any, items: Sequence[Item]) -> Iterator[Any]
 def _checked(stage: Stage, options: Any, output: Any) -> Iterator[Emit]:
     """Yield the output as an `Emit`; nothing for what does not travel on."""
     if isinstance(output, Progress) and not 0 <= output.fraction <= 1:
-        raise AssertionError(
-            f"{type(stage).__name__} reports a progress of {output.fraction}, not within 0..1"
-        )
+        raise AssertionError(f"{type(stage).__name__} reports a progress of {output.fraction}, not within 0..1")
     if isinstance(output, Progress | Refused | Row | Hint):
         return
     emit = output if isinstance(output, Emit) else Emit(output)
@@ -97,9 +89,7 @@ def _checked(stage: Stage, options: Any, output: Any) -> Iterator[Emit]:
     if emit.port not in declared:
         raise AssertionError(f"{type(stage).__name__} emits on {emit.port!r}, which is none of its ports")
     if not isinstance(emit.payload, types_of(declared[emit.port])):
-        raise AssertionError(
-            f"{type(stage).__name__} emits {given} on {emit.port!r}, which it declares otherwise"
-        )
+        raise AssertionError(f"{type(stage).__name__} emits {given} on {emit.port!r}, which it declares otherwise")
     yield emit
 
 

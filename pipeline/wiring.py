@@ -151,11 +151,7 @@ def _arity(draft: Draft, drafts: Mapping[str, Draft]) -> Iterator[Finding]:
     if draft.is_source and draft.spec.inputs:
         yield Finding(at, f"{draft.spec.stage} is a source and takes no inputs; remove them", at_key=True)
     if draft.ports.accepts is not None and not draft.spec.inputs:
-        givers = [
-            name
-            for name, other in drafts.items()
-            if name != draft.name and _gives(other, draft.ports.accepts)
-        ]
+        givers = [name for name, other in drafts.items() if name != draft.name and _gives(other, draft.ports.accepts)]
         hint = f", such as {listed(givers, last='or')}" if givers else ""
         needed = type_names(draft.ports.accepts)
         yield Finding(at, f"{draft.spec.stage} needs inputs that give {needed}{hint}; write inputs: [NODE]")
@@ -167,9 +163,7 @@ def _gives(draft: Draft, accepted: PortType) -> bool:
 
 def _replicas(draft: Draft) -> Iterator[Finding]:
     if draft.stage_class is not None and draft.stage_class.stateful and draft.spec.replicas > 1:
-        message = (
-            f"{draft.spec.stage} sees all items in order, so it has 1 replica, got {draft.spec.replicas}"
-        )
+        message = f"{draft.spec.stage} sees all items in order, so it has 1 replica, got {draft.spec.replicas}"
         yield Finding(("stages", draft.name, "replicas"), message)
 
 
@@ -243,17 +237,11 @@ def _ends(drafts: Mapping[str, Draft], wiring: Wiring) -> Iterator[Finding]:
     if any(draft.ports is None or not draft.inputs_read for draft in drafts.values()):
         return
     if not any(draft.is_source for draft in drafts.values()):
-        yield Finding(
-            ("stages",), "no source: nothing would ever come; begin with a stage that takes no inputs"
-        )
+        yield Finding(("stages",), "no source: nothing would ever come; begin with a stage that takes no inputs")
     taken = {wire.source for wire in wiring.wires} | wiring.guessed
     loose = [name for name, draft in drafts.items() if not draft.is_sink and name not in taken]
     if loose and not any(draft.is_sink for draft in drafts.values()):
-        yield Finding(
-            ("stages",), f"no sink: the output of {listed(loose)} is never kept; end with one that writes it"
-        )
+        yield Finding(("stages",), f"no sink: the output of {listed(loose)} is never kept; end with one that writes it")
         return
     for name in loose:
-        yield Finding(
-            ("stages", name), "nobody takes its output; name it in the inputs of another node, or remove it"
-        )
+        yield Finding(("stages", name), "nobody takes its output; name it in the inputs of another node, or remove it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import yaml
 
@@ -30,6 +30,9 @@ def place(name: str, mark: Any) -> str:
     return f"{name}:{mark.line + 1}:{mark.column + 1}"
 
 
+MERGE_KEY = "merge keys (<<) are not supported; write the options out"
+
+
 class Builder:
     """Turns composed nodes into plain data, taking notes of places and mistakes."""
 
@@ -49,21 +52,17 @@ class Builder:
         is_scalar = isinstance(node, yaml.ScalarNode)
         self.places[path] = Place(entry, self.at(node) if is_scalar else entry)
         if node.tag != UNTAGGED:
-            return self._spoiled(
-                node, path, f"tag {_tag(node)} is not allowed; remove it (quotes make a value text)"
-            )
+            return self._spoiled(node, path, f"tag {_tag(node)} is not allowed; remove it (quotes make a value text)")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, i), self.at(item)) for i, item in enumerate(node.value)]
-        return self._mapping(node, path)
+        return self._mapping(cast("yaml.MappingNode", node), path)  # YAML has no fourth kind
 
     def _bound(self, node: yaml.Node, path: KeyPath) -> None:
         self._count += 1
         if self._count > MAX_NODES:
-            fail(
-                self.at(node), f"stands for more than {MAX_NODES} values once aliases (*name) are written out"
-            )
+            fail(self.at(node), f"stands for more than {MAX_NODES} values once aliases (*name) are written out")
         if len(path) >= MAX_DEPTH:
             fail(
                 self.at(node),
@@ -93,30 +92,16 @@ class Builder:
 
     def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
         """Return the key's text; None, and a mistake, if it is none."""
-        if not isinstance(node, yaml.ScalarNode):
-            return self._bad_key(node, path, "a list or mapping as a key; keys are names")
-        if node.tag != UNTAGGED:
-            return self._bad_key(node, path, f"tag {_tag(node)} is not allowed; remove it")
-        if node.style is not None:
+        objection = _objection(node)
+        if objection is None:
             return str(node.value)
-        if node.value == "<<":
-            return self._bad_key(
-                node, path, "merge keys (<<) are not supported; write the options out", spoils=True
-            )
-        if isinstance(key := _typed_or_text(node.value), str):
-            return key
-        return self._bad_key(
-            node, path, f"key {shown(key)} is not text; keys are names, quote it if it is one"
-        )
-
-    def _bad_key(self, node: yaml.Node, path: KeyPath, message: str, *, spoils: bool = False) -> None:
-        self.mistakes.append(Mistake(path, Problem(self.at(node), dotted(path), message), spoils))
+        problem = Problem(self.at(node), dotted(path), objection)
+        self.mistakes.append(Mistake(path, problem, spoils=objection == MERGE_KEY))
+        return None
 
     def _repeated(self, node: yaml.Node, path: KeyPath, first_line: int) -> None:
         line = node.start_mark.line + 1
-        message = (
-            f"key {shown(path[-1])} on line {line} already stands on line {first_line}; keep one of them"
-        )
+        message = f"key {shown(path[-1])} on line {line} already stands on line {first_line}; keep one of them"
         self.mistakes.append(Mistake(path, Problem(self.at(node), dotted(path), message), spoils=False))
 
     def _spoiled(self, node: yaml.Node, path: KeyPath, message: str) -> None:
@@ -132,3 +117,15 @@ def _typed_or_text(text: str) -> Any:
 
 def _tag(node: yaml.Node) -> str:
     return str(node.tag).replace("tag:yaml.org,2002:", "!!")
+
+
+def _objection(node: yaml.Node) -> str | None:
+    """Why a node is no key; None if it is one."""
+    if not isinstance(node, yaml.ScalarNode):
+        return "a list or mapping as a key; keys are names"
+    if node.tag != UNTAGGED:
+        return f"tag {_tag(node)} is not allowed; remove it"
+    if node.style is None and node.value == "<<":
+        return MERGE_KEY
+    key = node.value if node.style is not None else _typed_or_text(node.value)
+    return None if isinstance(key, str) else f"key {shown(key)} is not text; keys are names, quote it if it is one"

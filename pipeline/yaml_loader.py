@@ -81,7 +81,8 @@ class _Composer(yaml.SafeLoader):
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(
-                problem=f"nested more than {MAX_DEPTH} levels deep", problem_mark=self.peek_event().start_mark
+                problem=f"nested more than {MAX_DEPTH} levels deep",
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
             )
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -93,7 +94,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         loader = _Composer(text)
         root = loader.get_node() if loader.check_node() else None
         if root is not None and loader.check_node():
-            mark = loader.peek_event().start_mark
+            mark = loader.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
             fail(place(name, mark), "a second document begins here; put each pipeline into a file of its own")
     except yaml.reader.ReaderError as error:
         fail(

@@ -156,5 +156,3 @@ class _Totals:
     def example_output(self, archive: Path) -> Path:
         """A fitting output for `pipeline decode`."""
         return archive.with_suffix(".mp4") if self._kinds == {"video"} else archive.with_suffix("")
-
-

@@ -24,9 +24,7 @@ class ImageSource(Stage):
     class Config(Options):
         """Options of `image_source`."""
 
-        path: Paths = Field(
-            description="file, folder, glob, or a list of them; relative to the current directory"
-        )
+        path: Paths = Field(description="file, folder, glob, or a list of them; relative to the current directory")
         batch_size: int = Field(default=1, ge=1, le=4096, description="pictures handed on together")
 
     emits: ClassVar[Mapping[str, PortType]] = {"out": ImageBatch}

@@ -27,9 +27,7 @@ from framefold.codecs.clip import MAX_PIXELS, ColorTags
 from framefold.pipeline.errors import RefusedInput
 from framefold.stages.media_probe import MEDIA_ERRORS, VideoProbe, open_media, picture_track
 
-EXACT = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-)
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 """How swscale converts: full chroma, and the same result on every processor."""
 
 MATRICES = {
@@ -84,9 +82,7 @@ def _frames(file: BufferedReader, probe: VideoProbe) -> Iterator[VideoFrame]:
         try:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
-                    raise RefusedInput(
-                        f"damaged from frame {count} on: part of the picture could not be decoded"
-                    )
+                    raise RefusedInput(f"damaged from frame {count} on: part of the picture could not be decoded")
                 yield frame
                 count += 1
         except MEDIA_ERRORS as error:

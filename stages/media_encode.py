@@ -97,9 +97,7 @@ class ContainerWriter(FrameWriter):
         self._lossless = crf is None
         self._reformatter = VideoReformatter()
         self._matrix, self._range = (0, _FULL) if crf is None else _matrix_and_range(source)
-        name, options = (
-            ("matroska", dict(_REPEATABLE)) if crf is None else ("mp4", _mp4_options(_time_base(source)))
-        )
+        name, options = ("matroska", dict(_REPEATABLE)) if crf is None else ("mp4", _mp4_options(_time_base(source)))
         url = f"file:{path}"  # a bare "a:b.mp4" would name a protocol called a
         self._container = av.open(url, "w", format=name, options=options)
         self._stream = self._add_stream("ffv1" if crf is None else "libx264", _codec_options(crf))
@@ -133,9 +131,7 @@ class ContainerWriter(FrameWriter):
         try:
             self._mux(picture)
         except _ENCODE_ERRORS as error:
-            raise FramefoldError(
-                f"frame {number} of {self._source.name} cannot be written: {error}"
-            ) from error
+            raise FramefoldError(f"frame {number} of {self._source.name} cannot be written: {error}") from error
 
     def _convert(self, frame: Rgb) -> VideoFrame:
         rgb = VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), "rgb24")
@@ -153,9 +149,7 @@ class ContainerWriter(FrameWriter):
     def _next_pts(self, pts: int, number: int) -> int:
         """Make times grow, as containers want: one that does not is put a tick behind the one before."""
         if self._last_pts is not None and pts <= self._last_pts:
-            _log.warning(
-                "%s: frame %d has the time %d, not after the frame before", self._source.name, number, pts
-            )
+            _log.warning("%s: frame %d has the time %d, not after the frame before", self._source.name, number, pts)
             pts = self._last_pts + 1
         self._last_pts = pts
         return pts

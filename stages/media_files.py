@@ -84,9 +84,7 @@ def _folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     seen = [path for path in sorted(folder.rglob("*")) if not path.is_dir() and not _hidden(path, folder)]
     kept = [path for path in seen if path.suffix.lower() in suffixes]
     if len(kept) < len(seen):
-        _log.info(
-            "%s: %d of %d files are of other kinds and left out", folder, len(seen) - len(kept), len(seen)
-        )
+        _log.info("%s: %d of %d files are of other kinds and left out", folder, len(seen) - len(kept), len(seen))
     return kept
 
 

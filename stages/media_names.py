@@ -64,9 +64,7 @@ def picture_names(names: list[str]) -> list[str]:
     wanted = Counter(name.casefold() for name in short)
     taken: set[str] = set()
     result = [""] * len(names)
-    for index in sorted(
-        range(len(names)), key=lambda i: not _is_png(names[i])
-    ):  # PNG names choose first: they stay
+    for index in sorted(range(len(names)), key=lambda i: not _is_png(names[i])):  # PNG names choose first: they stay
         alone = _is_png(names[index]) or wanted[short[index].casefold()] == 1
         result[index] = _free(short[index] if alone else names[index] + ".png", taken)
         taken.add(result[index].casefold())

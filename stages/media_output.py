@@ -65,7 +65,7 @@ class StagedFolder:
     def commit(self, *, overwrite: bool, content: Path | None = None) -> None:
         """Put what `content` holds (everything, by default) into `target`.
 
-        A new or empty target takes it in one step. One that holds something by now, as when two sinks share it,
+        A new or empty target takes it in one step. One that holds something by now, as when sinks share it,
         gets file by file what is here, but without `overwrite` only if no file there has one of these names.
         """
         content = content or self.path

@@ -23,9 +23,7 @@ from framefold.pipeline.errors import RefusedInput
 from framefold.stages.media_files import MediaFile, open_regular, sha256_and_size
 
 Image.init()
-FORMATS = tuple(
-    sorted(Image.OPEN.keys() & {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "QOI", "AVIF"})
-)
+FORMATS = tuple(sorted(Image.OPEN.keys() & {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "QOI", "AVIF"}))
 """Pillow's names of the readers that may run; none starts another program, as the one for EPS does."""
 
 SUFFIXES = (
@@ -48,9 +46,7 @@ _UNTURN = {
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 
-Image.MAX_IMAGE_PIXELS = (
-    MAX_PIXELS  # one limit for the whole program; beyond it Pillow warns, made an error below
-)
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # one limit for the whole program; beyond it Pillow warns, made an error below
 
 
 def read_picture(media: MediaFile) -> Clip:
@@ -116,17 +112,12 @@ def _check_depth(image: ImageFile.ImageFile, file: BufferedReader) -> None:
     count = getattr(image, "n_frames", 1)
     if count > 1:
         raise RefusedInput(
-            f"holds {count} pictures (animated, or {image.format} with several pages); "
-            "save each as a file of its own"
+            f"holds {count} pictures (animated, or {image.format} with several pages); save each as a file of its own"
         )
     if image.mode.startswith("I;16") or _has_deep_samples(image, file):
-        raise RefusedInput(
-            "more than 8 bits per sample, which 8-bit RGB cannot hold; convert it to 8 bits first"
-        )
+        raise RefusedInput("more than 8 bits per sample, which 8-bit RGB cannot hold; convert it to 8 bits first")
     if image.mode not in _EXACT_MODES:
-        raise RefusedInput(
-            f"pixel mode {image.mode}, which 8-bit RGB cannot hold exactly; convert it to RGB first"
-        )
+        raise RefusedInput(f"pixel mode {image.mode}, which 8-bit RGB cannot hold exactly; convert it to RGB first")
 
 
 def _has_deep_samples(image: ImageFile.ImageFile, file: BufferedReader) -> bool:
@@ -165,6 +156,4 @@ def _check_alpha(image: Image.Image) -> None:
     if not image.has_transparency_data:
         return
     if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-        raise RefusedInput(
-            "has transparent pixels, which RGB cannot hold; flatten it onto a background first"
-        )
+        raise RefusedInput("has transparent pixels, which RGB cannot hold; flatten it onto a background first")

@@ -141,8 +141,11 @@ def probe(file: BufferedReader) -> VideoProbe:
 def picture_track(container: InputContainer) -> VideoStream:
     """Return the first video stream that is not a cover picture."""
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        if not stream.codec_context:  # None, whatever PyAV's type hints say
+            raise RefusedInput("its video track is coded in a way that is not known here")
+        return stream
     kinds = sorted({stream.type for stream in container.streams})
     raise RefusedInput(f"holds no video track, only {', '.join(kinds) or 'an empty container'}")
 
@@ -151,13 +154,9 @@ def _check_size(width: int, height: int) -> None:
     if min(width, height) < 1:
         raise RefusedInput("states no frame size, or one far beyond what can be decoded")
     if max(width, height) > MAX_SIDE:
-        raise RefusedInput(
-            f"frames of {width}x{height} pixels; at most {MAX_SIDE} per side (MAX_SIDE) are allowed"
-        )
+        raise RefusedInput(f"frames of {width}x{height} pixels; at most {MAX_SIDE} per side (MAX_SIDE) are allowed")
     if width * height > MAX_PIXELS:
-        raise RefusedInput(
-            f"frames of {width}x{height} pixels; at most {MAX_PIXELS} in all (MAX_PIXELS) are allowed"
-        )
+        raise RefusedInput(f"frames of {width}x{height} pixels; at most {MAX_PIXELS} in all (MAX_PIXELS) are allowed")
 
 
 def _count_packets(container: InputContainer, stream: VideoStream) -> int:
@@ -171,9 +170,7 @@ def _count_packets(container: InputContainer, stream: VideoStream) -> int:
                 if count > MAX_FRAMES:
                     raise RefusedInput(f"more than {MAX_FRAMES} frames (MAX_FRAMES); split the file")
         except MEDIA_ERRORS as error:
-            raise RefusedInput(
-                f"truncated or damaged: reading stops after {count} frames ({error})"
-            ) from error
+            raise RefusedInput(f"truncated or damaged: reading stops after {count} frames ({error})") from error
     if errors.messages and "matroska" in container.format.name:  # it skips damage and only says so in its log
         raise RefusedInput(f"truncated or damaged, {count} frames are left: {errors.messages[0]}")
     return count

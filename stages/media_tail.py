@@ -6,9 +6,7 @@ import os
 from io import BufferedReader
 
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
-_BOXES = frozenset(
-    (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"sidx", b"mfra", b"uuid", b"styp")
-)
+_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"sidx", b"mfra", b"uuid", b"styp"))
 
 
 def missing_tail(file: BufferedReader) -> str | None:
@@ -52,7 +50,9 @@ def _missing_segment(file: BufferedReader, end: int) -> str | None:
         if head[:4] != kind or size is None:
             return None  # a live recording states no length
         position += 4 + sum(size)
-    return f"{position - end} bytes are missing at the end" if position > end else None
+        if position > end:
+            return f"{position - end} bytes are missing at the end"
+    return None
 
 
 def _ebml_size(data: bytes) -> tuple[int, int] | None:

@@ -47,9 +47,7 @@ class Segment(Stage):
             if _stop(piece.span) % self.config.frames_per_clip == 0:
                 yield self._emit(held)
                 held = ()
-        self._held = tuple(
-            _own(piece) for piece in held
-        )  # only now: the same item may come again after a failure
+        self._held = tuple(_own(piece) for piece in held)  # only now: the same item may come again after a failure
 
     def finish(self) -> Iterator[Output]:
         """Emit the last, shorter clip."""

@@ -32,9 +32,7 @@ class VideoSink(Stage):
         """Options of `video_sink`."""
 
         path: str = Field(min_length=1, description="file ending in .mp4 or .mkv, or a folder for PNGs")
-        crf: int = Field(
-            default=10, ge=0, le=51, description="quality of .mp4; lower is better, 0 nearly lossless"
-        )
+        crf: int = Field(default=10, ge=0, le=51, description="quality of .mp4; lower is better, 0 nearly lossless")
         overwrite: bool = Field(default=False, description="write into a folder that already holds something")
 
         @field_validator("path")
@@ -141,13 +139,9 @@ class VideoSink(Stage):
     def _check_order(self, clip: Clip, item: Item) -> None:
         first = clip.span.first_frame
         if first < self._next_frame and item.key != self._current_item:
-            raise FramefoldError(
-                f"{clip.span.label} comes after frame {self._next_frame - 1}; clips must be in order"
-            )
+            raise FramefoldError(f"{clip.span.label} comes after frame {self._next_frame - 1}; clips must be in order")
         if first > self._next_frame:
-            _log.warning(
-                "%s: frames %d to %d are missing", clip.span.source.name, self._next_frame, first - 1
-            )
+            _log.warning("%s: frames %d to %d are missing", clip.span.source.name, self._next_frame, first - 1)
 
     def _write(self, clip: Clip) -> None:
         if self._writer is None:

@@ -39,9 +39,7 @@ class VideoSource(Stage):
     class Config(Options):
         """Options of `video_source`."""
 
-        path: Paths = Field(
-            description="file, folder, glob, or a list of them; relative to the current directory"
-        )
+        path: Paths = Field(description="file, folder, glob, or a list of them; relative to the current directory")
 
     emits: ClassVar[Mapping[str, PortType]] = {"out": Clip}
     locators: ClassVar[frozenset[str]] = frozenset({"path"})

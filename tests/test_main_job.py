@@ -78,7 +78,9 @@ def test_the_recorded_psnr_is_that_of_the_decoded_file(video: Path, tmp_path: Pa
         10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)) for a, b in zip(decoded, original, strict=True)
     ]
     recorded = [chunk["psnr_db"] for chunk in json.loads(pipeline("info", video, "--json"))["chunks"]]
-    assert recorded == pytest.approx([np.mean(per_frame[:24]), np.mean(per_frame[24:])], abs=0.1)  # swscale rounds otherwise
+    assert recorded == pytest.approx(
+        [np.mean(per_frame[:24]), np.mean(per_frame[24:])], abs=0.1
+    )  # swscale rounds otherwise
 
 
 def test_decoding_twice_gives_the_same_frames(video: Path, tmp_path: Path) -> None:

@@ -117,9 +117,7 @@ def test_the_wheel_states_licence_version_and_entry_points(wheel: Path) -> None:
     assert "License-Expression: Apache-2.0" in metadata
     assert f"Requires-Python: {PROJECT['requires-python']}" in metadata
     for group in BASES:
-        assert all(
-            f"{name} = {value}" in registered.splitlines() for name, value in entry_points(group).items()
-        )
+        assert all(f"{name} = {value}" in registered.splitlines() for name, value in entry_points(group).items())
 
 
 def test_the_wheel_is_for_any_platform(wheel: Path) -> None:
@@ -130,9 +128,7 @@ def test_the_installed_wheel_is_what_gets_imported(installed: Path, tmp_path: Pa
     modules = ", ".join(f"framefold.{layer}" for layer in LAYERS)
     program = f"import framefold, {modules}; print(framefold.__file__); print(framefold.__version__)"
     program += "".join(f"; print(framefold.{layer}.__file__)" for layer in LAYERS)
-    first, version, *others = run(
-        sys.executable, "-c", program, folder=tmp_path, first=installed
-    ).splitlines()
+    first, version, *others = run(sys.executable, "-c", program, folder=tmp_path, first=installed).splitlines()
     assert version == PROJECT["version"]
     assert [path for path in (first, *others) if not Path(path).is_relative_to(installed)] == []
 
@@ -140,9 +136,7 @@ def test_the_installed_wheel_is_what_gets_imported(installed: Path, tmp_path: Pa
 def test_the_installed_command_lists_all_plugins(installed: Path, tmp_path: Path) -> None:
     command = str(installed / "bin" / "pipeline")
     listed = run(command, "plugins", folder=tmp_path, first=installed)
-    missing = [
-        name for group in BASES for name in entry_points(group) if not re.search(rf"\b{name}\b", listed)
-    ]
+    missing = [name for group in BASES for name in entry_points(group) if not re.search(rf"\b{name}\b", listed)]
     assert missing == []
 
 
@@ -239,9 +233,7 @@ def required(distribution: str, extras: frozenset[str] = frozenset()) -> set[str
             seen.add(one)
             needs = map(Requirement, importlib.metadata.requires(name) or ())
             waiting += [
-                (canonicalize_name(need.name), frozenset(need.extras))
-                for need in needs
-                if applies(need, wanted)
+                (canonicalize_name(need.name), frozenset(need.extras)) for need in needs if applies(need, wanted)
             ]
     return {name for name, _ in seen}
 

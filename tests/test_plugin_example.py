@@ -128,11 +128,7 @@ def test_both_are_listed_with_their_options_and_their_distribution(installed: Pa
     listed = json.loads(done.stdout)
     stages = {stage["name"]: stage for stage in listed["stages"]}
     codecs = {codec["name"]: codec for codec in listed["codecs"]}
-    assert (
-        stages["grayscale"]["distribution"]
-        == codecs["mean_image"]["distribution"]
-        == "framefold-plugin-example"
-    )
+    assert stages["grayscale"]["distribution"] == codecs["mean_image"]["distribution"] == "framefold-plugin-example"
     assert stages["grayscale"]["summary"] == "Replace the three channels of every frame by its luma."
     assert stages["grayscale"]["accepts"] == ["Clip"]
     assert stages["grayscale"]["emits"] == {"out": ["Clip"]}
@@ -155,9 +151,7 @@ def test_without_it_both_names_are_refused_and_the_known_ones_listed(folder: Pat
 
 
 def test_its_options_are_checked_like_any_others(folder: Path, installed: Path) -> None:
-    (folder / "gray.yaml").write_text(
-        GRAY.replace("bt601", "bt602").replace("pixels_per_cell: 4", "pixels_per_cel: 4")
-    )
+    (folder / "gray.yaml").write_text(GRAY.replace("bt601", "bt602").replace("pixels_per_cell: 4", "pixels_per_cel: 4"))
     refused = pipeline(folder, "check", "gray.yaml", plugins=installed)
     assert refused.returncode == 2
     assert "stages.gray.matrix" in refused.stderr
@@ -169,9 +163,7 @@ def test_its_options_are_checked_like_any_others(folder: Path, installed: Path) 
 # It runs, from a video to an archive and back
 
 
-def test_a_pipeline_runs_through_both_and_the_archive_decodes(
-    archive: Path, tmp_path: Path, installed: Path
-) -> None:
+def test_a_pipeline_runs_through_both_and_the_archive_decodes(archive: Path, tmp_path: Path, installed: Path) -> None:
     info = json.loads(pipeline(tmp_path, "info", str(archive), "--json", plugins=installed).stdout)
     assert [chunk["codec"] for chunk in info["chunks"]] == ["mean_image", "mean_image"]
     assert min(chunk["psnr_db"] for chunk in info["chunks"]) > 20
@@ -186,9 +178,7 @@ def test_a_pipeline_runs_through_both_and_the_archive_decodes(
     assert (pictures[24:] == pictures[24]).all()
 
 
-def test_without_it_the_archive_cannot_be_decoded_and_the_codec_is_named(
-    archive: Path, tmp_path: Path
-) -> None:
+def test_without_it_the_archive_cannot_be_decoded_and_the_codec_is_named(archive: Path, tmp_path: Path) -> None:
     refused = pipeline(tmp_path, "decode", str(archive), "pictures")
     assert refused.returncode != 0
     assert "mean_image" in refused.stdout + refused.stderr
@@ -241,9 +231,7 @@ def test_no_other_grid_is_nearer_to_the_clip(plugin: Path, clip: Clip, cell: int
     grid = network.tensors["grid"]
     for distance in (0.3, 0.01):
         moved = grid + np.random.default_rng(seed).normal(0, distance, grid.shape).astype(np.float32)
-        other = FittedNetwork(
-            span=clip.span, codec="mean_image", config=network.config, tensors={"grid": moved}
-        )
+        other = FittedNetwork(span=clip.span, codec="mean_image", config=network.config, tensors={"grid": moved})
         assert least <= squared_error(codec, other, clip)
 
 

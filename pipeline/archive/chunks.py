@@ -61,9 +61,7 @@ def read_chunk(file: InputFile, entry: IndexEntry, number: int, shard_tag: int) 
 def _check_agrees(header: ChunkHeader, entry: IndexEntry, number: int, shard_tag: int) -> None:
     if (header.number, header.shard_tag) != (number, shard_tag):
         got = f"chunk {header.number} of shard {header.shard_tag:08x}"
-        raise ArchiveError(
-            Code.DISAGREES, f"{got} stands where chunk {number} of shard {shard_tag:08x} belongs"
-        )
+        raise ArchiveError(Code.DISAGREES, f"{got} stands where chunk {number} of shard {shard_tag:08x} belongs")
     for name in ("kind", "payload_bytes", "stream", "t0", "duration", "items"):
         here, there = getattr(header, name), getattr(entry, name)
         if here != there:

@@ -39,9 +39,7 @@ class SourceEntry:
         """Check the fields that the archive itself reads."""
         name, kind = _text(document, "name"), _text(document, "kind")
         if name in (".", "..") or set(name) & {"/", "\0"}:
-            raise ArchiveError(
-                Code.RECORD, f"source name is {name!r}; a file name without folders is allowed"
-            )
+            raise ArchiveError(Code.RECORD, f"source name is {name!r}; a file name without folders is allowed")
         width, height = _number(document, "width", MAX_SIDE), _number(document, "height", MAX_SIDE)
         if width * height > MAX_PIXELS:
             raise ArchiveError(Code.LIMIT, f"a source of {width}x{height} pixels; {MAX_PIXELS} are allowed")
@@ -73,9 +71,7 @@ class CodecEntry:
         config = document.get("config")
         if document.keys() != {"name", "config"} or not isinstance(config, dict):
             got = sorted(document)[:8]
-            raise ArchiveError(
-                Code.RECORD, f"a codec has the fields {got}; name and config (an object) are needed"
-            )
+            raise ArchiveError(Code.RECORD, f"a codec has the fields {got}; name and config (an object) are needed")
         return cls(number=number, id=chunk, name=_text(document, "name"), config=config)
 
 

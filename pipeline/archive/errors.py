@@ -106,9 +106,7 @@ class ArchiveError(FramefoldError):
 
 
 @contextmanager
-def located(
-    *, archive: str | None = None, chunk: str | None = None, offset: int | None = None
-) -> Iterator[None]:
+def located(*, archive: str | None = None, chunk: str | None = None, offset: int | None = None) -> Iterator[None]:
     """Let an `ArchiveError` from inside say where it happened; what it knows already stays."""
     try:
         yield

@@ -52,9 +52,7 @@ class InputFile:
         """Read exactly `length` bytes; the caller has checked `length` against its limit."""
         if offset + length > self.size:
             missing = offset + length - self.size
-            raise ArchiveError(
-                Code.CUT, f"{missing} of {length} bytes are missing: the file ends at {self.size}"
-            )
+            raise ArchiveError(Code.CUT, f"{missing} of {length} bytes are missing: the file ends at {self.size}")
         start = offset - (self.size - len(self.tail))
         if start >= 0:
             return self.tail[start : start + length]

@@ -175,8 +175,8 @@ class ChunkHeader:
         """Read 64 bytes."""
         if data[:8] != SYNC or _with_crc(data[:60]) != data:
             raise ArchiveError(Code.CHUNK_HEADER, "the chunk header is damaged (sync mark or CRC-32)")
-        _, kind, version, flags, stream, tag, length, number, t0, duration, items, raw, crc = (
-            cls._LAYOUT.unpack(data[:60])
+        _, kind, version, flags, stream, tag, length, number, t0, duration, items, raw, crc = cls._LAYOUT.unpack(
+            data[:60]
         )
         if flags or raw != length:
             got = f"flags {flags:#x}, {length} bytes that become {raw}"

@@ -71,13 +71,9 @@ class UnitHead:
 
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key):
-            raise ArchiveError(
-                Code.RECORD, f"unit key is {self.key[:80]!r}; 64 lower-case hex digits are needed"
-            )
+            raise ArchiveError(Code.RECORD, f"unit key is {self.key[:80]!r}; 64 lower-case hex digits are needed")
         if not 1 <= len(self.pts) <= MAX_FRAMES:
-            raise ArchiveError(
-                Code.LIMIT, f"a unit has {len(self.pts)} frames; allowed are 1 to {MAX_FRAMES}"
-            )
+            raise ArchiveError(Code.LIMIT, f"a unit has {len(self.pts)} frames; allowed are 1 to {MAX_FRAMES}")
         for name, high in (("codec", 2**32 - 1), ("first_frame", 2**32 - 1), ("duration_ticks", MAX_TICK)):
             value = getattr(self, name)
             if not 0 <= value <= high:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self, TypeVar
 
 from framefold.pipeline.archive.chunks import (
@@ -140,5 +141,5 @@ class _Verification:
         """Every byte is as it was written; ask whether a reader accepts what it means."""
         reader = ArchiveReader(self.file)
         for unit in reader.units:
-            self.attempt(lambda name=unit.id: reader.read_unit(name))
-            self.attempt(lambda name=unit.id: reader.quality(name))
+            self.attempt(partial(reader.read_unit, unit.id))
+            self.attempt(partial(reader.quality, unit.id))

@@ -103,9 +103,7 @@ class ArchiveWriter:
         payload: bytes,
     ) -> str:
         """Store a codec's bytes for some frames; the chunk's id. A key already there is not stored again."""
-        head = UnitHead(
-            key=key, codec=codec, first_frame=first_frame, duration_ticks=duration_ticks, pts=tuple(pts)
-        )
+        head = UnitHead(key=key, codec=codec, first_frame=first_frame, duration_ticks=duration_ticks, pts=tuple(pts))
         if key in self._units:
             return chunk_id(UNIT, self._units[key])
         for what, number, known in (("source", source, self._sources), ("codec", codec, self._codecs)):
@@ -163,9 +161,7 @@ class ArchiveWriter:
     def __exit__(self, *_: object) -> None:
         self.abort()
 
-    def _append(
-        self, kind: bytes, payload: bytes, *, first_item: int = 0, codec: int = 0, **fields: int
-    ) -> int:
+    def _append(self, kind: bytes, payload: bytes, *, first_item: int = 0, codec: int = 0, **fields: int) -> int:
         """Append a chunk and its index entry; the chunk's number. `fields` go into header and entry alike."""
         self._require_open()
         number = len(self._entries)
@@ -246,11 +242,7 @@ class ArchiveWriter:
 def _checked(manifest: Document) -> Document:
     created, generator = manifest.get("created"), manifest.get("generator")
     if not isinstance(generator, str) or not generator:
-        raise ArchiveError(
-            Code.RECORD, f"manifest generator is {generator!r}; the writing program's name is needed"
-        )
+        raise ArchiveError(Code.RECORD, f"manifest generator is {generator!r}; the writing program's name is needed")
     if not isinstance(created, str) or not _UTC.fullmatch(created):
-        raise ArchiveError(
-            Code.RECORD, f"manifest created is {created!r}; UTC such as 2026-01-31T12:00:00Z is needed"
-        )
+        raise ArchiveError(Code.RECORD, f"manifest created is {created!r}; UTC such as 2026-01-31T12:00:00Z is needed")
     return manifest

@@ -27,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Build the same graph that examples/decode.yaml declares, and run it."""
-    from framefold.pipeline import runner, spec  # noqa: PLC0415: `pipeline --help` must not wait for them
+    from framefold.pipeline import runner, spec  # noqa: PLC0415 - `pipeline --help` must not wait for them
     from framefold.pipeline.archive import describe  # noqa: PLC0415
     from framefold.pipeline.progress import print_results  # noqa: PLC0415
 
@@ -35,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
     kinds = sorted({source["kind"] for source in describe(archive)["sources"]})
     mapping = {"pipeline": "decode", "stages": stages(archive, args.output, kinds)}
     checked = spec.from_mapping(f"pipeline decode {archive}", mapping)
-    outcome = runner.run(checked, Console(stderr=True, markup=False, highlight=False), local=args.address is None, address=args.address)
+    outcome = runner.run(
+        checked, Console(stderr=True, markup=False, highlight=False), local=args.address is None, address=args.address
+    )
     print_results(Console(markup=False, highlight=False), outcome)
     return outcome.exit_code
 

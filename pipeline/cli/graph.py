@@ -17,9 +17,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="Draw a pipeline: nodes, stages, what travels between them, replicas, resources.",
     )
     pipeline_file.declare(parser)
-    parser.add_argument(
-        "--format", choices=("text", "dot", "mermaid"), default="text", help="text by default"
-    )
+    parser.add_argument("--format", choices=("text", "dot", "mermaid"), default="text", help="text by default")
     parser.set_defaults(run=run)
 
 

@@ -25,9 +25,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="list the installed stages and codecs",
         description="List the installed stages and codecs: what they take, what they give, their options.",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, with the options' JSON schemas"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with the options' JSON schemas")
     parser.set_defaults(run=run)
 
 

@@ -21,7 +21,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Check the file, run it, show the results; 3 when something was set aside."""
-    from framefold.pipeline import runner  # noqa: PLC0415: `pipeline --help` must not wait for them
+    from framefold.pipeline import runner  # noqa: PLC0415 - `pipeline --help` must not wait for them
     from framefold.pipeline.progress import print_results  # noqa: PLC0415
 
     checked = pipeline_file.load(args)

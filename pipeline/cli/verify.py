@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +37,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """1 when anything is wrong, naming each chunk."""
-    from framefold.pipeline.archive import verify  # noqa: PLC0415: `pipeline --help` must not wait for it
+    from framefold.pipeline.archive import verify  # noqa: PLC0415 - `pipeline --help` must not wait for it
 
     archive = Path(args.archive)
     findings = verify(archive)
     outcome = compare(archive, args.against) if args.against and not findings else None
     problems = [*map(str, findings), *(_problems(archive, outcome) if outcome else [])]
     if args.json:
-        print(json.dumps(_document(archive, findings, outcome, problems), indent=2))  # noqa: T201: the result itself
+        sys.stdout.write(json.dumps(_document(archive, findings, outcome, problems), indent=2) + "\n")
     else:
         _show(archive, outcome, problems)
     return EXIT_FAILED if problems else EXIT_DONE
@@ -100,7 +102,7 @@ def _document(
         "archive": str(archive),
         "ok": not problems,
         "problems": list(problems),
-        "findings": [finding.as_dict() for finding in findings],
+        "findings": [{**asdict(finding), "remedy": finding.remedy} for finding in findings],
         "compared": [{"label": row.label, **row.values} for row in outcome.rows] if outcome else [],
     }
 

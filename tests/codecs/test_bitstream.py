@@ -25,9 +25,7 @@ from framefold.codecs.varbits import BitWriter
 from framefold.codecs.varbytes import Cursor, pack_varint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SPAN = Span(
-    source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,)
-)
+SPAN = Span(source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,))
 
 
 def network(tensors):
@@ -129,9 +127,7 @@ def test_a_siren_has_a_small_head():
     )
     symbols = quantize(fitted, bits=8, granularity="tensor")
     payload = bitstream.encode(symbols)
-    coded = sum(
-        value.symbols.size * np.log2(np.ptp(value.symbols) + 1) / 8 for value in symbols.tensors.values()
-    )
+    coded = sum(value.symbols.size * np.log2(np.ptp(value.symbols) + 1) / 8 for value in symbols.tensors.values())
     assert len(payload) - coded < 150
 
 
@@ -139,12 +135,8 @@ def test_a_step_per_channel_costs_less_than_a_byte():
     rng = np.random.default_rng(0)
     symbols = rng.integers(-7, 8, (500, 20)).astype(np.int32)
     exponents = np.rint(rng.normal(-60, 2, 500)).astype(np.int32)
-    single = bitstream.encode(
-        network({"w": QuantizedTensor(symbols=symbols, steps=step_values(exponents[:1]))})
-    )
-    by_channel = bitstream.encode(
-        network({"w": QuantizedTensor(symbols=symbols, steps=step_values(exponents))})
-    )
+    single = bitstream.encode(network({"w": QuantizedTensor(symbols=symbols, steps=step_values(exponents[:1]))}))
+    by_channel = bitstream.encode(network({"w": QuantizedTensor(symbols=symbols, steps=step_values(exponents))}))
     assert len(by_channel) - len(single) < 250
 
 
@@ -188,9 +180,7 @@ def mixed_network():
     return network(
         {
             "bell": tensor(bell.reshape(20, 25), [0.25]),
-            "per channel": tensor(
-                bell.reshape(4, 5, 25), step_values(np.array([-60, -58, -61, -60, -55])), axis=1
-            ),
+            "per channel": tensor(bell.reshape(4, 5, 25), step_values(np.array([-60, -58, -61, -60, -55])), axis=1),
             "tails": tensor(tails.reshape(10, 40), [0.1]),
             "pruned": tensor(pruned.reshape(2, 250), [2.0**-126]),
             "humps": tensor(np.tile(humps, 4), [2.0**100]),
@@ -207,9 +197,7 @@ def mixed_network():
 
 
 def small_network():
-    return network(
-        {"head.weight": tensor([[3, -1], [0, 2]], [0.5, 0.25]), "head.bias": tensor([5, -6], [0.125])}
-    )
+    return network({"head.weight": tensor([[3, -1], [0, 2]], [0.5, 0.25]), "head.bias": tensor([5, -6], [0.125])})
 
 
 GOLDEN_NETWORKS = {"bitstream_v1_mixed": mixed_network, "bitstream_v1_small": small_network}
@@ -327,9 +315,7 @@ def test_random_damage_raises_nothing_else_and_allocates_little():
             outcomes["refused"] += 1
         else:
             outcomes["decoded"] += 1
-            assert all(
-                np.abs(value.symbols).max(initial=0) <= MAX_SYMBOL for value in decoded.tensors.values()
-            )
+            assert all(np.abs(value.symbols).max(initial=0) <= MAX_SYMBOL for value in decoded.tensors.values())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert min(outcomes.values()) > 50

@@ -41,10 +41,7 @@ SHAPES = st.lists(st.integers(0, 9), max_size=8).map(tuple)
 
 @given(st.dictionaries(NAMES, st.tuples(SHAPES, st.integers(-1, 7)), max_size=12))
 def test_any_directory_reads_back(tensors):
-    entries = [
-        entry(name, shape, axis if 0 <= axis < len(shape) else None)
-        for name, (shape, axis) in tensors.items()
-    ]
+    entries = [entry(name, shape, axis if 0 <= axis < len(shape) else None) for name, (shape, axis) in tensors.items()]
     total = sum(item.size + item.step_count for item in entries)
     if total <= MAX_ELEMENTS and all(item.size <= MAX_ELEMENTS for item in entries):
         assert unpack(pack_directory(entries), total) == entries
@@ -52,9 +49,7 @@ def test_any_directory_reads_back(tensors):
 
 def test_usual_networks_have_a_small_directory():
     siren = [
-        entry(f"layers.{i}.{kind}", shape)
-        for i in range(6)
-        for kind, shape in (("weight", (64, 64)), ("bias", (64,)))
+        entry(f"layers.{i}.{kind}", shape) for i in range(6) for kind, shape in (("weight", (64, 64)), ("bias", (64,)))
     ]
     assert len(pack_directory(siren)) < 80
     nerv = [

@@ -42,9 +42,7 @@ def scaled(values, bits):
 # ---- bits
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(-(2**31) + 1, 2**31 - 1), st.integers(0, 9)))
-)
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(-(2**31) + 1, 2**31 - 1), st.integers(0, 9))))
 def test_numbers_of_a_few_bits(numbers):
     writer = BitWriter()
     for unsigned, signed, order in numbers:
@@ -202,12 +200,10 @@ def test_a_wrong_parameter_is_refused(write, message):
 ARRAYS = st.one_of(
     st.lists(st.integers(-MAX_SYMBOL, MAX_SYMBOL), max_size=30),
     st.lists(st.integers(-3, 3), max_size=300),
-    st.tuples(st.integers(-MAX_SYMBOL, MAX_SYMBOL), st.integers(0, 200)).map(
-        lambda pair: [pair[0]] * pair[1]
+    st.tuples(st.integers(-MAX_SYMBOL, MAX_SYMBOL), st.integers(0, 200)).map(lambda pair: [pair[0]] * pair[1]),
+    st.tuples(st.lists(st.integers(-9, 9), min_size=40, max_size=200), st.integers(-MAX_SYMBOL, MAX_SYMBOL)).map(
+        lambda pair: [*pair[0], pair[1]]
     ),
-    st.tuples(
-        st.lists(st.integers(-9, 9), min_size=40, max_size=200), st.integers(-MAX_SYMBOL, MAX_SYMBOL)
-    ).map(lambda pair: [*pair[0], pair[1]]),
 )
 
 

@@ -162,6 +162,13 @@ def test_a_bad_last_step_leaves_the_last_good_network(frames):
     assert mse(module, frames) < 0.01
 
 
+def test_a_perfect_fit_is_not_taken_for_a_diverging_one():
+    flat = np.full((2, 3, 6, 6), 128, np.uint8)
+    module = Painter(flat)
+    list(fit(module, flat, plan(steps=4000)))
+    assert mse(module, flat) < 1e-4
+
+
 def test_a_fit_that_keeps_diverging_gives_up_by_name(frames):
     with pytest.raises(FitDivergedError, match=r"4 times.*learning_rate"):
         list(fit(Shifted(frames, at=60, value=math.nan, once=False), frames, plan(steps=1000)))

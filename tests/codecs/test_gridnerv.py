@@ -15,9 +15,7 @@ def span(width, height, frames):
 
 
 def test_the_shared_suite():
-    explicit = GridNervConfig(
-        width=4, strides=(3, 2), block_widths=(6,), kernels=(1, 3), grids=(((2, 3), (1, 2)), ())
-    )
+    explicit = GridNervConfig(width=4, strides=(3, 2), block_widths=(6,), kernels=(1, 3), grids=(((2, 3), (1, 2)), ()))
     check_codec(GridNerv, [GridNervConfig(width=6), explicit])
 
 

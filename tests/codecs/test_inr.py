@@ -19,9 +19,7 @@ def span(width, height, frames, kind="video"):
 
 @pytest.fixture
 def fitted():
-    return run_fit(
-        GridNerv(GridNervConfig(width=6)).fit(make_clip(moving_shapes(3, 20, 30)), FitSettings(steps=5))
-    )
+    return run_fit(GridNerv(GridNervConfig(width=6)).fit(make_clip(moving_shapes(3, 20, 30)), FitSettings(steps=5)))
 
 
 def changed(network, **config):
@@ -75,9 +73,7 @@ def test_a_stored_configuration_must_leave_nothing_open(fitted):
         GridNerv().reconstruct(changed(fitted, width=None, grids=None))
     short = {key: value for key, value in fitted.config.items() if key != "kernels"}
     with pytest.raises(ValueError, match=r"leave sizes open \(kernels\)"):
-        GridNerv().reconstruct(
-            FittedNetwork(span=fitted.span, codec="gridnerv", config=short, tensors=fitted.tensors)
-        )
+        GridNerv().reconstruct(FittedNetwork(span=fitted.span, codec="gridnerv", config=short, tensors=fitted.tensors))
 
 
 def test_an_unknown_option_in_a_stored_configuration_is_refused(fitted):

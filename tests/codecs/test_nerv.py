@@ -16,9 +16,7 @@ def span(width, height, frames):
 
 
 def test_the_shared_suite():
-    check_codec(
-        Nerv, [NervConfig(width=3), NervConfig(strides=(3, 2), block_widths=(5, 4), width=2, stem_width=8)]
-    )
+    check_codec(Nerv, [NervConfig(width=3), NervConfig(strides=(3, 2), block_widths=(5, 4), width=2, stem_width=8)])
 
 
 def test_size_s_on_the_papers_clip_is_the_papers_network():

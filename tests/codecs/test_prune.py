@@ -11,9 +11,7 @@ from framefold.codecs.clip import Source, Span
 from framefold.codecs.network import FittedNetwork
 from framefold.codecs.prune import apply_masks, magnitude_masks
 
-SPAN = Span(
-    source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,)
-)
+SPAN = Span(source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,))
 
 
 def network(**tensors):

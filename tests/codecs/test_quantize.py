@@ -13,9 +13,7 @@ from framefold.codecs.network import FittedNetwork
 from framefold.codecs.quantize import fine_tensors, quantize
 from framefold.codecs.steps import step_exponents
 
-SPAN = Span(
-    source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,)
-)
+SPAN = Span(source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,))
 
 
 def network(**tensors):
@@ -41,9 +39,7 @@ def squared_error(tensor, quantized):
 )
 @settings(deadline=None)
 def test_any_finite_tensor(tensor, bits, granularity):
-    quantized = quantize(
-        network(x=tensor, ballast=weights(64, 64)), bits=bits, granularity=granularity
-    ).tensors["x"]
+    quantized = quantize(network(x=tensor, ballast=weights(64, 64)), bits=bits, granularity=granularity).tensors["x"]
     assert quantized.symbols.dtype == np.int32
     assert quantized.symbols.shape == tensor.shape
     assert quantized.steps.shape in {(1,), tensor.shape[:1]}
@@ -57,9 +53,7 @@ def test_any_finite_tensor(tensor, bits, granularity):
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_symbols_stay_within_the_bits(bits, granularity):
     tensor = weights(40, 50)
-    quantized = quantize(
-        network(w=tensor, other=weights(40, 50)), bits=bits, granularity=granularity
-    ).tensors["w"]
+    quantized = quantize(network(w=tensor, other=weights(40, 50)), bits=bits, granularity=granularity).tensors["w"]
     assert np.abs(quantized.symbols).max() == 2 ** (bits - 1) - 1
     assert quantized.steps.shape == ((40,) if granularity == "channel" else (1,))
     assert squared_error(tensor, quantized) < 7.0 * 4.0**-bits * (tensor.astype(np.float64) ** 2).sum()
@@ -69,8 +63,7 @@ def test_more_bits_and_more_steps_are_nearer():
     tensor = weights(30, 100) * np.linspace(0.1, 3, 30, dtype=np.float32)[:, None]
     both = network(w=tensor, other=tensor)
     errors = [
-        squared_error(tensor, quantize(both, bits=bits, granularity="tensor").tensors["w"])
-        for bits in range(2, 9)
+        squared_error(tensor, quantize(both, bits=bits, granularity="tensor").tensors["w"]) for bits in range(2, 9)
     ]
     assert errors == sorted(errors, reverse=True)
     by_channel = quantize(both, bits=5, granularity="channel").tensors["w"]

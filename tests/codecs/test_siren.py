@@ -15,9 +15,7 @@ def picture(height, width):
 
 
 def test_the_shared_suite():
-    check_codec(
-        Siren, [SirenConfig(width=6, depth=2), SirenConfig(width=5, depth=1, first_frequency=10, frequency=5)]
-    )
+    check_codec(Siren, [SirenConfig(width=6, depth=2), SirenConfig(width=5, depth=1, first_frequency=10, frequency=5)])
 
 
 def test_it_takes_pictures_one_by_one():

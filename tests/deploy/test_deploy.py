@@ -78,20 +78,14 @@ def pods(job: dict[str, Any]) -> dict[str, Any]:
 
 def read_pins(path: Path) -> dict[str, str]:
     lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
-    return {
-        canonicalize_name(name): version
-        for name, _, version in (line.partition("==") for line in lines if line)
-    }
+    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
 def read_dockerfile(text: str) -> list[tuple[str, str]]:
     """(INSTRUCTION, rest) of every instruction, continuation lines joined."""
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     lines = code.replace("\\\n", " ").splitlines()
-    return [
-        (name.upper(), rest.strip())
-        for name, _, rest in (line.partition(" ") for line in lines if line.strip())
-    ]
+    return [(name.upper(), rest.strip()) for name, _, rest in (line.partition(" ") for line in lines if line.strip())]
 
 
 def every(dockerfile: list[tuple[str, str]], instruction: str) -> list[str]:
@@ -121,9 +115,7 @@ def test_the_base_image_is_pinned_and_of_a_python_that_the_package_accepts(
     assert SpecifierSet(pyproject["project"]["requires-python"]).contains(f"{found[1]}.0")
 
 
-def test_the_user_is_a_number_other_than_root(
-    dockerfile: list[tuple[str, str]], pods: dict[str, Any]
-) -> None:
+def test_the_user_is_a_number_other_than_root(dockerfile: list[tuple[str, str]], pods: dict[str, Any]) -> None:
     user = every(dockerfile, "USER")[-1]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
     for pod in pods.values():
@@ -184,9 +176,7 @@ def test_the_second_constraint_file_adds_only_what_rays_extra_needs(
     added = read_pins(DEPLOY / "constraints-cluster.txt")
     assert all(re.fullmatch(r"\d+(\.\w+)+", version) for version in added.values())
     assert not set(added) & set(pins), "pinned twice: the two files would drift apart"
-    assert {"aiohttp", "grpcio", "opencensus"} <= set(added), (
-        "the job server of ray[default] cannot run without them"
-    )
+    assert {"aiohttp", "grpcio", "opencensus"} <= set(added), "the job server of ray[default] cannot run without them"
     (ray,) = (one for one in map(Requirement, pyproject["project"]["dependencies"]) if one.name == "ray")
     assert ray.specifier.contains(pins["ray"])
 
@@ -232,9 +222,7 @@ def test_the_ray_of_the_cluster_is_the_pinned_one(job: dict[str, Any], pins: dic
     assert job["rayClusterSpec"]["rayVersion"] == pins["ray"]
 
 
-def test_all_files_name_one_image_with_the_packages_version(
-    pods: dict[str, Any], pyproject: dict[str, Any]
-) -> None:
+def test_all_files_name_one_image_with_the_packages_version(pods: dict[str, Any], pyproject: dict[str, Any]) -> None:
     image = f"framefold:{pyproject['project']['version']}"
     assert {pod["containers"][0]["image"] for pod in pods.values()} == {image}
     for file in ("Dockerfile", "README.md", "rayjob.yaml"):
@@ -302,9 +290,7 @@ def test_the_workers_have_the_cores_that_the_pipeline_reserves(
     monkeypatch.chdir(ROOT)
     checked = spec.load(shlex.split(job["entrypoint"])[2])
     reserved = sum(
-        node.replicas * node.resources.cpus
-        for node in checked.graph
-        if "cpus" in node.resources.model_fields_set
+        node.replicas * node.resources.cpus for node in checked.graph if "cpus" in node.resources.model_fields_set
     )
     groups = job["rayClusterSpec"]["workerGroupSpecs"]
     offered = sum(

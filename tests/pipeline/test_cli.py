@@ -48,9 +48,7 @@ def test_check_says_ok_and_warns(good, capsys):
     assert cli.main(["check", good]) == 0
     out, err = capsys.readouterr()
     assert out == "ok: 3 nodes, 2 edges, 3 replicas asking for 3 CPUs\n"
-    assert (
-        err == f"{good}:4:3: stages.halves: nobody takes halves.even; what goes there is dropped (warning)\n"
-    )
+    assert err == f"{good}:4:3: stages.halves: nobody takes halves.even; what goes there is dropped (warning)\n"
 
 
 def test_check_prints_every_problem_and_leaves_with_2(good, capsys):
@@ -87,9 +85,7 @@ def test_a_missing_file_is_one_line_and_2(tmp_path, capsys):
     assert "none.yaml: no such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("form", "word"), [("text", "halves  split"), ("dot", "digraph"), ("mermaid", "flowchart")]
-)
+@pytest.mark.parametrize(("form", "word"), [("text", "halves  split"), ("dot", "digraph"), ("mermaid", "flowchart")])
 def test_graph_draws(good, capsys, form, word):
     assert cli.main(["graph", good, "--format", form]) == 0
     assert word in capsys.readouterr().out

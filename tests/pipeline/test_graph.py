@@ -86,9 +86,7 @@ def test_a_graph_travels_to_other_processes():
 
 def test_description_counts_what_is_asked_for():
     assert build().describe() == "5 nodes, 6 edges, 6 replicas asking for 6 CPUs and 1 GPU"
-    assert (
-        build(["twice.resources.gpus=0", "twice.resources.cpus=1.5"]).describe().endswith("asking for 7 CPUs")
-    )
+    assert build(["twice.resources.gpus=0", "twice.resources.cpus=1.5"]).describe().endswith("asking for 7 CPUs")
 
 
 def test_the_text_drawing_shows_every_node_once():

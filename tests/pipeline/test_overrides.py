@@ -21,9 +21,7 @@ READABLE = FILE.replace("${NO_SUCH_VARIABLE}", "x")
 
 
 def changed(*overrides, text=FILE):
-    return apply(
-        read_text(text, name="p.yaml", environment={}), overrides, top_level=("pipeline", "seed", "run_dir")
-    )
+    return apply(read_text(text, name="p.yaml", environment={}), overrides, top_level=("pipeline", "seed", "run_dir"))
 
 
 def refused(override, text=READABLE):
@@ -129,6 +127,4 @@ def test_any_override_is_applied_or_refused(text):
 def test_any_path_is_set_or_refused(keys, value):
     override = f"{'.'.join(keys)}={value}"
     document = changed(override, text="pipeline: x\nstages: {a: {b: [1, {c: 2}], c:}}\n")
-    assert bool(document.mistakes) != (
-        f"--set {override}" in {place.entry for place in document.places.values()}
-    )
+    assert bool(document.mistakes) != (f"--set {override}" in {place.entry for place in document.places.values()})

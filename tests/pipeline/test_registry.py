@@ -93,22 +93,16 @@ def test_a_broken_plugin_is_named_and_breaks_nothing_else(site, value, text, cau
 def test_two_distributions_with_one_name_are_both_named(site):
     install(site, "one-plugin", "same = thumbmod_c:Thumbs", thumbmod_c=MODULE)
     install(site, "two-plugin", "same = thumbmod_c:Thumbs\nother = thumbmod_c:Thumbs")
-    with pytest.raises(
-        PluginError, match="'same' is registered by one-plugin and two-plugin; uninstall all but one"
-    ):
+    with pytest.raises(PluginError, match="'same' is registered by one-plugin and two-plugin; uninstall all but one"):
         registry.load_stage("same")
     assert registry.load_stage("other").__name__ == "Thumbs"
 
 
 def test_unknown_names_list_the_known_ones(site):
     install(site, "thumb-plugin", "thumbs = thumbmod_d:Thumbs", "thumb = thumbmod_d:Thumb", thumbmod_d=MODULE)
-    with pytest.raises(
-        PluginError, match=r"unknown stage 'thums', did you mean 'thumbs'\? known: .*reinstall"
-    ):
+    with pytest.raises(PluginError, match=r"unknown stage 'thums', did you mean 'thumbs'\? known: .*reinstall"):
         registry.load_stage("thums")
-    with pytest.raises(
-        PluginError, match=r"unknown codec 'thums', did you mean 'thumb'\? known: .*reinstall"
-    ):
+    with pytest.raises(PluginError, match=r"unknown codec 'thums', did you mean 'thumb'\? known: .*reinstall"):
         registry.load_codec("thums")
 
 

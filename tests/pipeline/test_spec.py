@@ -226,9 +226,7 @@ class Rich(Stage):
         @classmethod
         def _of_the_codec(cls, codec):
             if codec:
-                Inner.model_validate_json(
-                    json.dumps({k: v for k, v in codec.items() if k != "name"}), strict=True
-                )
+                Inner.model_validate_json(json.dumps({k: v for k, v in codec.items() if k != "name"}), strict=True)
             return codec
 
         @field_validator("rate")
@@ -331,9 +329,7 @@ class Preflight(Double):
         if config.path == "explained":
             raise FramefoldError("the disk is full; empty it")
         return (
-            [("path", "no such file; give another"), ("inner.size", "too large here")]
-            if config.path == "none"
-            else []
+            [("path", "no such file; give another"), ("inner.size", "too large here")] if config.path == "none" else []
         )
 
 

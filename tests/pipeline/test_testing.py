@@ -96,9 +96,7 @@ class Picture:
 
 
 def made(process, **attributes):
-    return type(
-        "Made", (Stage,), {"accepts": int, "emits": {"out": Picture}, "process": process, **attributes}
-    )
+    return type("Made", (Stage,), {"accepts": int, "emits": {"out": Picture}, "process": process, **attributes})
 
 
 def test_the_suite_compares_arrays_by_value():

@@ -80,9 +80,7 @@ def test_references_that_are_none(reference):
     ],
 )
 def test_ports_that_are_not_there(reference, message):
-    lines = found(
-        nums=NUMS, halves=toy("split", "nums"), keep=sink("nums"), out=sink("halves.odd", reference)
-    )
+    lines = found(nums=NUMS, halves=toy("split", "nums"), keep=sink("nums"), out=sink("halves.odd", reference))
     assert lines == [f"stages.out.inputs.1: {message}"]
 
 
@@ -105,13 +103,8 @@ def test_two_ports_of_one_node_are_two_inputs():
 
 
 def test_missing_inputs_name_the_nodes_that_would_do():
-    (problem,) = found(
-        nums=NUMS, words=toy("spell", "nums"), twice={"stage": "double"}, out=sink("words", "twice")
-    )
-    assert (
-        problem
-        == "stages.twice.inputs: double needs inputs that give int, such as nums; write inputs: [NODE]"
-    )
+    (problem,) = found(nums=NUMS, words=toy("spell", "nums"), twice={"stage": "double"}, out=sink("words", "twice"))
+    assert problem == "stages.twice.inputs: double needs inputs that give int, such as nums; write inputs: [NODE]"
 
 
 def test_a_source_takes_no_inputs():
@@ -125,9 +118,7 @@ def test_types_that_do_not_fit_are_told_with_what_would_stand_between():
         "stages.twice.inputs.0: words (spell) gives str, but twice (double) takes int; put parse between them"
     )
     (problem,) = found(nums=NUMS, out=toy("digest", "nums"))
-    assert problem.endswith(
-        "nums (numbers) gives int, but out (digest) takes bytes; put spell -> letters between them"
-    )
+    assert problem.endswith("nums (numbers) gives int, but out (digest) takes bytes; put spell -> letters between them")
 
 
 def test_types_that_nothing_can_bridge(monkeypatch):
@@ -245,9 +236,7 @@ def test_a_stateful_stage_has_one_replica():
 
 
 def test_refused_options_do_not_hide_wrong_connections():
-    lines = found(
-        nums=NUMS, words=toy("spell", "nums"), plus=toy("add", "words", amount="x"), out=sink("plus")
-    )
+    lines = found(nums=NUMS, words=toy("spell", "nums"), plus=toy("add", "words", amount="x"), out=sink("plus"))
     assert [line.partition(":")[0] for line in lines] == ["stages.plus.amount", "stages.plus.inputs.0"]
 
 
@@ -263,9 +252,7 @@ def test_stages_are_loaded_for_a_suggestion_only(monkeypatch):
 @settings(deadline=None)
 @given(
     st.integers(1, 12).flatmap(
-        lambda n: st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=30).map(
-            lambda e: (n, e)
-        )
+        lambda n: st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=30).map(lambda e: (n, e))
     )
 )
 def test_the_order_puts_upstream_first_and_leaves_out_exactly_what_hangs_on_a_cycle(graph):

@@ -96,11 +96,7 @@ def feed() -> Callable[..., list[Any]]:
 
 @pytest.fixture
 def make_source() -> Callable[..., Source]:
-    def make(
-        name: str = "film.mp4", *, width: int = 8, height: int = 6, kind: Any = "video", **more: Any
-    ) -> Source:
-        return Source(
-            name=name, kind=kind, sha256="ab" * 32, size_bytes=10, width=width, height=height, **more
-        )
+    def make(name: str = "film.mp4", *, width: int = 8, height: int = 6, kind: Any = "video", **more: Any) -> Source:
+        return Source(name=name, kind=kind, sha256="ab" * 32, size_bytes=10, width=width, height=height, **more)
 
     return make

@@ -19,9 +19,7 @@ def batch(make_clip: Callable, make_source: Callable) -> Callable[..., ImageBatc
     def make(*names: str) -> ImageBatch:
         pictures = []
         for name in names:
-            pixels = np.random.default_rng(len(name)).integers(
-                0, 256, (1, 3, 5 + len(name), 7), dtype=np.uint8
-            )
+            pixels = np.random.default_rng(len(name)).integers(0, 256, (1, 3, 5 + len(name), 7), dtype=np.uint8)
             source = make_source(name, kind="image", width=7, height=5 + len(name))
             pictures.append(make_clip(source, pixels))
         return ImageBatch(pictures=tuple(pictures))
@@ -37,9 +35,7 @@ def names_under(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_pictures_come_back_under_their_names_and_sizes(
-    tmp_path: Path, feed: Callable, batch: Callable
-) -> None:
+def test_pictures_come_back_under_their_names_and_sizes(tmp_path: Path, feed: Callable, batch: Callable) -> None:
     batches = [batch("one.png", "photo.jpg"), batch("sub/three.PNG")]
     feed(sink(tmp_path / "out"), batches)
     assert names_under(tmp_path) == ["out/one.png", "out/photo.png", "out/sub/three.PNG"]
@@ -62,12 +58,8 @@ def test_names_that_meet_are_all_kept(tmp_path: Path, feed: Callable, batch: Cal
     assert names_under(tmp_path / "out") == ["a.jpg.png", "a.png", "a.webp.png"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil.png", "/srv/evil.png", "a/../../evil.png", "..\\evil.png", "COM1.png"]
-)
-def test_a_bad_name_is_refused_and_nothing_appears(
-    tmp_path: Path, feed: Callable, batch: Callable, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["../evil.png", "/srv/evil.png", "a/../../evil.png", "..\\evil.png", "COM1.png"])
+def test_a_bad_name_is_refused_and_nothing_appears(tmp_path: Path, feed: Callable, batch: Callable, name: str) -> None:
     stage = sink(tmp_path / "inside" / "out")
     with pytest.raises(FramefoldError, match="is not written to disk"):
         feed(stage, [batch(name)])
@@ -90,9 +82,7 @@ def test_the_same_item_again_writes_nothing_twice(tmp_path: Path, feed: Callable
     assert names_under(tmp_path / "out") == ["a.png", "b.png"]
 
 
-def test_a_full_folder_is_only_written_into_on_request(
-    tmp_path: Path, feed: Callable, batch: Callable
-) -> None:
+def test_a_full_folder_is_only_written_into_on_request(tmp_path: Path, feed: Callable, batch: Callable) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "a.png").write_text("precious")

@@ -93,9 +93,7 @@ def _deep_tiff(path: Path) -> None:
     """Baseline TIFF 6.0 with three samples of 16 bits, which Pillow would read as 8."""
     entries = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2)]
     entries += [(273, 4, 1, 140), (277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 1, 24), (284, 3, 1, 1)]
-    body = (
-        b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
-    )
+    body = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
     body += bytes(4)
     path.write_bytes(body.ljust(134, b"\0") + struct.pack("<HHH", 16, 16, 16) + bytes(range(24)))
 
@@ -171,9 +169,7 @@ def test_ten_bit_avif_is_refused(tmp_path: Path, pix_fmt: str, reason: str | Non
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libsvtav1", rate=1)
         stream.width, stream.height, stream.pix_fmt = 64, 64, pix_fmt
-        container.mux(
-            stream.encode(av.VideoFrame.from_ndarray(noise(64, 64, 3), "rgb24").reformat(format=pix_fmt))
-        )
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(64, 64, 3), "rgb24").reformat(format=pix_fmt)))
         container.mux(stream.encode(None))
     emitted, refused = run(str(path))
     assert len(emitted) == (reason is None)
@@ -186,9 +182,7 @@ def test_no_broken_bytes_bring_the_source_down(tmp_path: Path, kind: str, data: 
     buffer = io.BytesIO()
     Image.fromarray(noise(12, 10, 3)).save(buffer, kind)
     content = bytearray(buffer.getvalue())
-    for position, value in data.draw(
-        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)))
-    ):
+    for position, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)))):
         content[position] = value
     (tmp_path / "fuzzed.png").write_bytes(content[: data.draw(st.integers(1, len(content)))])
     emitted, refused = run(str(tmp_path / "fuzzed.png"))

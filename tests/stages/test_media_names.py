@@ -10,9 +10,7 @@ from framefold.pipeline.errors import FramefoldError
 from framefold.stages.media_names import beneath, name_problem, picture_names
 
 
-@pytest.mark.parametrize(
-    "name", ["a.png", "a/b.png", "Ä é 写真.png", "..a.png", "a..png", "12:30.png", ".hidden"]
-)
+@pytest.mark.parametrize("name", ["a.png", "a/b.png", "Ä é 写真.png", "..a.png", "a..png", "12:30.png", ".hidden"])
 def test_harmless_names_are_allowed(tmp_path: Path, name: str) -> None:
     assert beneath(tmp_path, name) == tmp_path / name
 
@@ -87,8 +85,6 @@ def test_picture_names_are_all_different_even_without_case(names: list[str]) -> 
     result = picture_names(names)
     assert len({name.casefold() for name in result}) == len(names)
     folded = [name.casefold() for name in names]
-    alone = {
-        name for name in names if name.casefold().endswith(".png") and folded.count(name.casefold()) == 1
-    }
+    alone = {name for name in names if name.casefold().endswith(".png") and folded.count(name.casefold()) == 1}
     if len(alone) == sum(name.endswith(".png") for name in folded):  # no PNG name comes twice
         assert alone <= set(result)

@@ -25,9 +25,7 @@ def clip(film: Source, first: int, stop: int) -> Clip:
     numbers = np.arange(first, stop, dtype=np.uint32)
     frames = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (stop - first, 3, 1, 2))
     pts = tuple(int(n) ** 2 for n in numbers)
-    return Clip(
-        span=Span(source=film, first_frame=first, pts=pts, duration_ticks=2 * stop - 1), frames=frames
-    )
+    return Clip(span=Span(source=film, first_frame=first, pts=pts, duration_ticks=2 * stop - 1), frames=frames)
 
 
 def run(frames_per_clip: int, clips: list[Clip]) -> list[Emit]:
@@ -47,23 +45,19 @@ sizes = st.lists(st.integers(1, 40), max_size=6)
 @given(frames_per_clip=st.integers(1, 30), films=st.lists(sizes, max_size=3))
 def test_no_frame_is_lost_doubled_or_moved(frames_per_clip: int, films: list[list[int]]) -> None:
     named = [(source("x" * (i + 1)), cut) for i, cut in enumerate(films)]
-    clips = [
-        emit.payload
-        for emit in run(frames_per_clip, [c for film, cut in named for c in in_pieces(film, cut)])
-    ]
+    clips = [emit.payload for emit in run(frames_per_clip, [c for film, cut in named for c in in_pieces(film, cut)])]
     for film, cut in named:
         mine, total = [c for c in clips if c.span.source == film], sum(cut)
         assert [c.span.frame_count for c in mine] == [
             min(frames_per_clip, total - start) for start in range(0, total, frames_per_clip)
         ]
-        assert [
-            n for c in mine for n in range(c.span.first_frame, c.span.first_frame + c.span.frame_count)
-        ] == list(range(total))
+        assert [n for c in mine for n in range(c.span.first_frame, c.span.first_frame + c.span.frame_count)] == list(
+            range(total)
+        )
         assert [int(v) for c in mine for v in c.frames[:, 0, 0, 0]] == [n % 256 for n in range(total)]
         assert [t for c in mine for t in c.span.pts] == [n**2 for n in range(total)]
         assert all(
-            c.span.pts[-1] + c.span.duration_ticks == (n := c.span.first_frame + c.span.frame_count) * n
-            for c in mine
+            c.span.pts[-1] + c.span.duration_ticks == (n := c.span.first_frame + c.span.frame_count) * n for c in mine
         )
     assert len(clips) == sum(-(-sum(cut) // frames_per_clip) for cut in films)
 

@@ -86,9 +86,7 @@ def test_the_same_clips_give_the_same_bytes(
     assert len(made) == 1
 
 
-def test_a_lower_crf_is_closer(
-    tmp_path: Path, feed: Callable, make_clip: Callable, make_source: Callable
-) -> None:
+def test_a_lower_crf_is_closer(tmp_path: Path, feed: Callable, make_clip: Callable, make_source: Callable) -> None:
     frames = smooth(6, 64, 64)
     for crf in (4, 40):
         feed(sink(tmp_path / f"{crf}.mp4", crf=crf), [make_clip(make_source(width=64, height=64), frames)])
@@ -118,9 +116,7 @@ def test_mkv_rounds_times_to_milliseconds(
     source = make_source(width=16, height=16, time_base=(1, 90_000))
     feed(sink(tmp_path / "out.mkv"), [make_clip(source, noise(7, 16, 16), pts=[9 * p for p in PTS])])
     clips, _ = read(tmp_path / "out.mkv")
-    assert all(
-        abs(t - Fraction(p, 10_000)) <= Fraction(1, 2000) for t, p in zip(seconds(clips), PTS, strict=True)
-    )
+    assert all(abs(t - Fraction(p, 10_000)) <= Fraction(1, 2000) for t, p in zip(seconds(clips), PTS, strict=True))
 
 
 def test_times_that_do_not_grow_are_nudged(
@@ -175,9 +171,7 @@ def test_png_folder(tmp_path: Path, feed: Callable, make_clip: Callable, make_so
         names = sorted(p.name for p in (tmp_path / path).iterdir())
         assert names == [f"frame_{i:06d}.png" for i in range(5)]
         for name, frame in zip(names, frames, strict=True):
-            np.testing.assert_array_equal(
-                np.asarray(Image.open(tmp_path / path / name)), frame.transpose(1, 2, 0)
-            )
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / path / name)), frame.transpose(1, 2, 0))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "slash", "with.dot"]
 
 
@@ -191,15 +185,11 @@ def test_several_sources_get_a_subfolder_each(
     ]
 
 
-def test_a_file_takes_one_source(
-    tmp_path: Path, feed: Callable, make_clip: Callable, make_source: Callable
-) -> None:
+def test_a_file_takes_one_source(tmp_path: Path, feed: Callable, make_clip: Callable, make_source: Callable) -> None:
     stage = sink(tmp_path / "out.mkv")
     first = make_clip(make_source("a.mp4"), noise(2, 6, 8))
     feed(stage, [first], finish=False)
-    with pytest.raises(
-        FramefoldError, match=r"holds one video, a\.mp4, and cannot take b\.mp4.*name a folder"
-    ):
+    with pytest.raises(FramefoldError, match=r"holds one video, a\.mp4, and cannot take b\.mp4.*name a folder"):
         feed(stage, [make_clip(make_source("b.mp4"), noise(2, 6, 8))], finish=False)
     feed(stage, [])
     np.testing.assert_array_equal(read(tmp_path / "out.mkv")[1], first.frames)

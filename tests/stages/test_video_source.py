@@ -43,9 +43,7 @@ def ticks(count: int, step: int = 512) -> list[int]:
     return [step * i for i in range(count)]
 
 
-def test_every_frame_once_in_order_with_odd_size(
-    tmp_path: Path, write_video: Callable, pattern: Callable
-) -> None:
+def test_every_frame_once_in_order_with_odd_size(tmp_path: Path, write_video: Callable, pattern: Callable) -> None:
     original = pattern(37, 17, 33)
     clips = clips_of(str(write_video(tmp_path / "odd.mkv", original)))
     assert [clip.span.frame_count for clip in clips] == [16, 16, 5]
@@ -106,9 +104,7 @@ def expected_rgb(yuv: tuple[int, int, int], matrix: int, *, full: bool) -> list[
     return [255 * c for c in (red, (y - kr * red - kb * blue) / (1 - kr - kb), blue)]
 
 
-def flat_frame(
-    yuv: tuple[int, int, int], matrix: int, color_range: int, size: tuple[int, int] = (16, 16)
-) -> Any:
+def flat_frame(yuv: tuple[int, int, int], matrix: int, color_range: int, size: tuple[int, int] = (16, 16)) -> Any:
     frame = av.VideoFrame(*size, "yuv444p")
     for plane, value in zip(frame.planes, yuv, strict=True):
         plane.update(bytes([value]) * plane.buffer_size)
@@ -159,9 +155,11 @@ def _truncated_mp4(path: Path, write: Callable, pattern: Callable, flags: str) -
 
 def _vast(path: Path) -> None:
     """An AVI whose header claims another frame size."""
-    path.write_bytes(
-        path.read_bytes().replace(struct.pack("<ii", 24, 18), struct.pack("<ii", 20_000, 20_000))
-    )
+    path.write_bytes(path.read_bytes().replace(struct.pack("<ii", 24, 18), struct.pack("<ii", 20_000, 20_000)))
+
+
+def _unknown_codec(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"FFV1", b"ZZZ1"))
 
 
 def _audio_only(path: Path) -> None:
@@ -198,6 +196,8 @@ BAD = {
         lambda p, w, f: p.write_bytes(b"YUV4MPEG2 W40000 H2 F25:1 C444\nFRAME\n" + bytes(999)),
         "MAX_SIDE",
     ),
+    "unknown_codec": (lambda p, w, f: _unknown_codec(w(p, f(2, 18, 24), raw_format="avi")), "not known here"),
+    "huge_header": (lambda p, w, f: p.write_bytes(bytes.fromhex("1a45dfa3 01fffffffffffffe") + bytes(99)), "truncated"),
     "vast": (lambda p, w, f: _vast(w(p, f(2, 18, 24), raw_format="avi")), "no frame size"),
 }
 
@@ -224,9 +224,7 @@ def test_a_bad_file_is_refused_by_name_and_the_next_one_is_read(
 def test_the_limit_on_pixels_is_refused_by_name(
     tmp_path: Path, write_video: Callable, pattern: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_video(
-        tmp_path / "a.mkv", pattern(2, 16, 16)
-    )  # FFmpeg's own limit is lower than MAX_PIXELS today
+    path = write_video(tmp_path / "a.mkv", pattern(2, 16, 16))  # FFmpeg's own limit is lower than MAX_PIXELS today
     monkeypatch.setattr(media_probe, "MAX_PIXELS", 255)
     _, refused = run(str(path))
     assert "16x16 pixels; at most 255 in all (MAX_PIXELS)" in refused[0].reason
@@ -248,9 +246,7 @@ def test_damage_midway_names_the_frame_and_keeps_those_before(
     np.testing.assert_array_equal(before, frames_of(clips_of(str(whole)))[:kept])
 
 
-def test_a_matroska_file_with_a_hole_is_refused(
-    tmp_path: Path, write_video: Callable, pattern: Callable
-) -> None:
+def test_a_matroska_file_with_a_hole_is_refused(tmp_path: Path, write_video: Callable, pattern: Callable) -> None:
     hurt = write_video(tmp_path / "hurt.mkv", pattern(40, 64, 64))
     data = bytearray(hurt.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
@@ -300,9 +296,7 @@ def test_no_broken_bytes_bring_the_source_down(
     small_files: list[bytes], tmp_path: Path, which: int, data: st.DataObject
 ) -> None:
     content = bytearray(small_files[which])
-    for position, value in data.draw(
-        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)))
-    ):
+    for position, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)))):
         content[position] = value
     path = tmp_path / "fuzzed.mp4"
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
@@ -314,9 +308,7 @@ def test_no_broken_bytes_bring_the_source_down(
 # --- which files, and their names ----------------------------------------------------------------------
 
 
-def test_equal_names_are_told_apart_by_folder(
-    tmp_path: Path, write_video: Callable, pattern: Callable
-) -> None:
+def test_equal_names_are_told_apart_by_folder(tmp_path: Path, write_video: Callable, pattern: Callable) -> None:
     for folder in ("a", "b/c"):
         (tmp_path / folder).mkdir(parents=True)
         write_video(tmp_path / folder / "clip.mkv", pattern(2, 8, 8))

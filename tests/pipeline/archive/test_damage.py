@@ -107,9 +107,7 @@ def test_all_of_several_damaged_chunks_are_named(small, layout):
     assert {finding.code for finding in verify(small)} == {Code.PAYLOAD}
 
 
-@pytest.mark.parametrize(
-    "ruined", ["header", "footer", "index", "header and index", "index and footer", "all"]
-)
+@pytest.mark.parametrize("ruined", ["header", "footer", "index", "header and index", "index and footer", "all"])
 def test_damaged_chunks_are_named_even_without_header_index_or_footer(small, layout, ruined):
     data = bytearray(small.read_bytes())
     own = {"header": 20, "index": layout.end + 100, "footer": len(data) - 30}

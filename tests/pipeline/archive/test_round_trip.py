@@ -95,9 +95,7 @@ def test_chunk_headers_come_back(header):
 def test_index_entries_and_footers_come_back(entry, count):
     assert IndexEntry.unpack(entry.pack()) == entry
     assert len(entry.pack()) == 80
-    footer = Footer(
-        index_offset=entry.offset, index_bytes=80 * count, entries=count, index_sha256=entry.sha256
-    )
+    footer = Footer(index_offset=entry.offset, index_bytes=80 * count, entries=count, index_sha256=entry.sha256)
     assert Footer.unpack(footer.pack()) == footer
     assert len(footer.pack()) == 64
 
@@ -207,9 +205,7 @@ def test_a_large_archive_is_read_beyond_its_tail(tmp_path, source, manifest):
     with ArchiveWriter(path) as writer:
         place = {"source": writer.add_source(source("a")), "codec": writer.add_codec("x", {})}
         ids = [
-            writer.add_unit(
-                key=f"{n:064x}", **place, first_frame=n, pts=[n], duration_ticks=1, payload=payload
-            )
+            writer.add_unit(key=f"{n:064x}", **place, first_frame=n, pts=[n], duration_ticks=1, payload=payload)
             for n, payload in enumerate(payloads)
         ]
         writer.commit(manifest)
@@ -217,9 +213,7 @@ def test_a_large_archive_is_read_beyond_its_tail(tmp_path, source, manifest):
         assert [reader.read_unit(chunk).payload for chunk in ids] == payloads
 
 
-@pytest.mark.parametrize(
-    "chunk", ["u000099", "s000000", "u000000", "", "u", "u-1", "u²", "000002", "../u000004"]
-)
+@pytest.mark.parametrize("chunk", ["u000099", "s000000", "u000000", "", "u", "u-1", "u²", "000002", "../u000004"])
 def test_units_that_are_not_there_are_named(small, tmp_path, fill, chunk):
     with ArchiveReader.open(small) as reader:
         with pytest.raises(ArchiveError, match="F017"):

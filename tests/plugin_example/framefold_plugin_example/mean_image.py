@@ -27,9 +27,7 @@ Matrix = npt.NDArray[np.float64]
 class MeanImageConfig(CodecConfig, frozen=True):
     """Options of `mean_image`; with the frame's size they say all that a decoder needs."""
 
-    pixels_per_cell: int = Field(
-        default=8, ge=2, le=256, description="side of the square that one grid cell covers"
-    )
+    pixels_per_cell: int = Field(default=8, ge=2, le=256, description="side of the square that one grid cell covers")
 
 
 class MeanImage(Codec):
