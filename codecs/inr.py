@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from framefold.codecs.base import Codec, CodecConfig, FitSettings, Fitting, Masks
+from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings, Fitting, Masks
 from framefold.codecs.clip import Clip, Frames, Span
 from framefold.codecs.fitting import FitPlan, fit, tensors_of
 from framefold.codecs.network import FittedNetwork, FloatTensor
@@ -59,7 +60,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(settings.seed)
             module = self.build(config, clip.span.shape)
-        yield from fit(module, clip.frames, plan)
+        yield from _weighed(fit(module, clip.frames, plan), module)
         return self._network(clip, config, module)
 
     def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
@@ -69,7 +70,8 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         config, module = self._load(network)
         plan = self.plan(config, network.span.shape)
         gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 10)
-        yield from fit(module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks)
+        fitting = fit(module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks)
+        yield from _weighed(fitting, module)
         return self._network(network.target, config, module)
 
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
@@ -131,6 +133,24 @@ class NetworkCodec(Codec, Generic[ConfigT]):
                     "allowed; take a smaller size or shorter clips"
                 )
         return cost
+
+
+def _weighed(fitting: Iterator[FitProgress], module: nn.Module) -> Iterator[FitProgress]:
+    """Add to each progress what the network would take if it were stored as it is."""
+    for progress in fitting:
+        tensors = tensors_of(module).values()
+        yield replace(progress, bits=sum(estimated_bits(tensor) for tensor in tensors))
+
+
+def estimated_bits(tensor: FloatTensor) -> float:
+    """Order-0 entropy of the tensor at 8 bits per weight on one uniform grid, in bits: an estimate for display."""
+    peak = float(np.abs(tensor).max(initial=0.0))
+    if not 0 < peak < np.inf:
+        return 0.0
+    symbols = np.rint(tensor.ravel() * (127 / peak)).astype(np.int64) + 127
+    counts = np.bincount(symbols)
+    counts = counts[counts > 0]
+    return float(np.sum(counts * np.log2(tensor.size / counts)))
 
 
 def _batches(frames: int, size: int) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from framefold.codecs import bitstream
 from framefold.codecs.network import Bitstream, SymbolTensors
+from framefold.codecs.sizing import MAX_PARAMETERS
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Output, Stage
 
@@ -19,4 +20,6 @@ class EntropyDecode(Stage):
     def process(self, item: Item) -> Iterator[Output]:
         """Exact on every machine: the probability models are integers."""
         bits: Bitstream = item.payload
-        yield bitstream.decode(bits.payload, span=bits.span, codec=bits.codec, config=bits.config)
+        yield bitstream.decode(
+            bits.payload, span=bits.span, codec=bits.codec, config=bits.config, max_elements=MAX_PARAMETERS
+        )

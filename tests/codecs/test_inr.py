@@ -6,6 +6,7 @@ from framefold.codecs.base import FitSettings
 from framefold.codecs.clip import Source, Span
 from framefold.codecs.coin import Coin
 from framefold.codecs.gridnerv import GridNerv, GridNervConfig
+from framefold.codecs.inr import estimated_bits
 from framefold.codecs.nerv import Nerv
 from framefold.codecs.network import FittedNetwork
 from framefold.codecs.siren import Siren, SirenConfig
@@ -127,3 +128,18 @@ def test_another_seed_is_another_network():
     codec = Siren(SirenConfig(width=4, depth=1))
     one, two = (run_fit(codec.fit(clip, FitSettings(steps=2, seed=seed))) for seed in (0, 1))
     assert not np.array_equal(one.tensors["head.weight"], two.tensors["head.weight"])
+
+
+def test_the_estimated_size_is_the_entropy_at_eight_bits() -> None:
+    assert estimated_bits(np.zeros(100, np.float32)) == 0
+    assert estimated_bits(np.repeat(np.float32([-1, 1]), 50)) == pytest.approx(100)
+    uniform = np.linspace(-1, 1, 255, dtype=np.float32)
+    assert estimated_bits(uniform) == pytest.approx(255 * np.log2(255))
+    assert estimated_bits(np.float32([np.nan, 1])) == 0
+
+
+def test_progress_says_what_the_network_would_take() -> None:
+    codec = GridNerv(GridNervConfig(width=4))
+    steps = list(codec.fit(make_clip(moving_shapes(4, 24, 32)), FitSettings(steps=20)))
+    assert steps[-1].bits is not None
+    assert 0 < steps[-1].bits < 8 * 10_000
