@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from framefold.codecs.clip import ImageBatch
+from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
-from framefold.pipeline.stage import Options, Output, PortType, Stage
+from framefold.pipeline.stage import Options, Output, PortType, Row, Stage
 from framefold.stages.media_encode import write_png
 from framefold.stages.media_names import beneath, picture_names
 from framefold.stages.media_output import StagedFolder, folder_problem
@@ -60,15 +61,16 @@ class ImageSink(Stage):
 
     def finish(self) -> Iterator[Output]:
         """Give the pictures their names and move the folder to its place."""
-        if self._drafts:
-            folder = self._drafts.path / "named"
-            for (draft, _), name in zip(self._written.values(), self._final_names(), strict=True):
-                place = beneath(folder, name)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                draft.rename(place)
-            self._drafts.commit(overwrite=self.config.overwrite, content=folder)
+        if self._drafts is None:
+            raise FramefoldError(f"nothing reached {self._target}, so it was not written")
+        folder = self._drafts.path / "named"
+        for (draft, _), name in zip(self._written.values(), self._final_names(), strict=True):
+            place = beneath(folder, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft.rename(place)
+        self._drafts.commit(overwrite=self.config.overwrite, content=folder)
         self._drafts = None
-        return iter(())
+        yield Row(str(self._target), {"pictures": len(self._written)})
 
     def _final_names(self) -> list[str]:
         return picture_names([name for _, name in self._written.values()])

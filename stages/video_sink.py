@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from framefold.codecs.clip import Clip, Source
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
-from framefold.pipeline.stage import Options, Output, PortType, Stage, StageContext
+from framefold.pipeline.stage import Options, Output, PortType, Row, Stage, StageContext
 from framefold.stages.media_encode import ContainerWriter, FrameWriter, PngWriter, stale_frames
 from framefold.stages.media_names import beneath
 from framefold.stages.media_output import StagedFile, StagedFolder, folder_problem, unwritable
@@ -59,15 +59,13 @@ class VideoSink(Stage):
         self._next_frame = 0
         self._current_item = ""
         self._threads = 1
+        self._videos = self._frames = 0
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:
         """Say if the output cannot be made where it is asked for."""
-        target = Path(config.path).expanduser()
-        if _is_folder(config.path):
-            problem = folder_problem(target, overwrite=config.overwrite)
-        else:
-            problem = unwritable(target)
+        target, folder = Path(config.path).expanduser(), _is_folder(config.path)
+        problem = folder_problem(target, overwrite=config.overwrite) if folder else unwritable(target)
         return [("path", problem)] if problem else []
 
     def setup(self, context: StageContext) -> None:
@@ -87,12 +85,14 @@ class VideoSink(Stage):
     def finish(self) -> Iterator[Output]:
         """Complete the file or folder and move it to its place."""
         self._end_source()
+        if self._staged is None:
+            raise FramefoldError(f"nothing reached {self._target}, so it was not written")
         if isinstance(self._staged, StagedFile):
             self._staged.commit()
-        elif self._staged:
+        else:
             self._commit_folder(self._staged)
         self._staged = None
-        return iter(())
+        yield Row(str(self._target), {"videos": self._videos, "frames": self._frames})
 
     def close(self) -> None:
         """Remove what was not completed."""
@@ -116,6 +116,7 @@ class VideoSink(Stage):
         else:
             self._begin_file(source)
         self._source, self._next_frame, self._current_item = source, 0, ""
+        self._videos += 1
 
     def _begin_file(self, source: Source) -> None:
         if self._source:
@@ -153,6 +154,7 @@ class VideoSink(Stage):
             if number >= self._next_frame:
                 self._writer.write(frame, number=number, pts=pts, duration=max(0, end - pts))
                 self._next_frame = number + 1
+                self._frames += 1
 
     def _end_source(self) -> None:
         writer, self._writer = self._writer, None

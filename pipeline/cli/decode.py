@@ -21,6 +21,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("archive", help="a .fold archive")
     parser.add_argument("output", help="video.mp4, video.mkv, or a folder")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that already holds something")
     parser.add_argument("--address", help="decode on a running Ray cluster instead of in this process")
     parser.set_defaults(run=run)
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     archive = Path(args.archive)
     kinds = sorted({source["kind"] for source in describe(archive)["sources"]})
-    mapping = {"pipeline": "decode", "stages": stages(archive, args.output, kinds)}
+    mapping = {"pipeline": "decode", "stages": stages(archive, args.output, kinds, overwrite=args.overwrite)}
     checked = spec.from_mapping(f"pipeline decode {archive}", mapping)
     outcome = runner.run(
         checked, Console(stderr=True, markup=False, highlight=False), local=args.address is None, address=args.address
@@ -42,12 +43,13 @@ def run(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def stages(archive: Path, output: str, kinds: list[str]) -> Stages:
+def stages(archive: Path, output: str, kinds: list[str], *, overwrite: bool) -> Stages:
     """One chain per kind of source; `output` is a folder for both where there are both."""
     chains: Stages = {}
     for kind in kinds:
         chains[f"{kind}_bits"] = {"stage": "archive_source", "path": str(archive), "kind": kind}
         chains[f"{kind}_symbols"] = {"stage": "entropy_decode", "inputs": [f"{kind}_bits"]}
         chains[f"{kind}_frames"] = {"stage": "reconstruct", "inputs": [f"{kind}_symbols"]}
-        chains[f"{kind}_files"] = {"stage": f"{kind}_sink", "inputs": [f"{kind}_frames"], "path": output}
+        sink = {"stage": f"{kind}_sink", "path": output, "overwrite": overwrite}
+        chains[f"{kind}_files"] = {**sink, "inputs": [f"{kind}_frames"]}
     return chains

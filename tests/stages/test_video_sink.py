@@ -363,6 +363,7 @@ def test_names_with_a_colon_are_files_not_protocols(
 
 
 def test_no_clip_no_file(tmp_path: Path, feed: Callable) -> None:
-    feed(sink(tmp_path / "out.mp4"), [])
-    feed(sink(tmp_path / "out"), [])
+    for name in ("out.mp4", "out"):
+        with pytest.raises(FramefoldError, match="nothing reached"):
+            feed(sink(tmp_path / name), [])
     assert list(tmp_path.iterdir()) == []
