@@ -65,11 +65,11 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
 def line(system: str, path: Path, original: Frames, encode: tuple[float, float]) -> Line:
     """Read the file back and measure it."""
     decode_cpu, _ = timed(lambda: read_frames(path))
-    return _line(system, path.stat().st_size, read_frames(path), original, encode, decode_cpu)
+    return _line(system, path.stat().st_size, read_frames(path), original, encode=encode, decode_cpu=decode_cpu)
 
 
 def _line(
-    system: str, size: int, decoded: Frames, original: Frames, encode: tuple[float, float], decode_cpu: float
+    system: str, size: int, decoded: Frames, original: Frames, *, encode: tuple[float, float], decode_cpu: float
 ) -> Line:
     pixels = original.shape[0] * original.shape[2] * original.shape[3]
     return Line(
@@ -99,7 +99,8 @@ def framefold_line(name: str, settings: list[str], folder: Path, original: Frame
     subprocess.run([pipeline, "decode", archive, decoded], cwd=ROOT, check=True, capture_output=True)
     after = os.times()
     decode_cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return _line(f"framefold {name}", archive.stat().st_size, read_frames(decoded), original, (cpu, wall), decode_cpu)
+    size, frames = archive.stat().st_size, read_frames(decoded)
+    return _line(f"framefold {name}", size, frames, original, encode=(cpu, wall), decode_cpu=decode_cpu)
 
 
 def encode(path: Path, frames: Frames, library: str, crf: float) -> None:

@@ -234,3 +234,53 @@ def test_an_archive_that_is_none_is_refused_kindly(tmp_path: Path) -> None:
         extra = [tmp_path / "out"] if command == ("decode",) else []
         output = pipeline(*command, tmp_path / "x.fold", *extra, expect=1)
         assert "Traceback" not in output
+
+
+def write_clip(path: Path, *, width: int, height: int, frames: int) -> None:
+    """A small FFV1 video: lossless, so any size will do."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        y, x = np.mgrid[:height, :width]
+        for index in range(frames):
+            picture = np.stack([(x * 4 + index * 9) % 256, (y * 5) % 256, (x + y + index) % 256], 2).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+MIXED = """
+pipeline: mixed
+run_dir: {folder}/run
+stages:
+  frames:   {{stage: video_source, path: {folder}/media/odd.mkv}}
+  clips:    {{stage: segment, inputs: [frames], frames_per_clip: 3}}
+  moving:   {{stage: fit, inputs: [clips], codec: {{name: nerv, width: 4}}, budget: {{steps: 5}}}}
+  pictures: {{stage: image_source, path: {folder}/media/one.png}}
+  still:    {{stage: fit, inputs: [pictures], codec: {{name: coin, preset: 5x20}}, budget: {{steps: 5}}}}
+  symbols:  {{stage: quantize, inputs: [moving, still], bits: 8}}
+  bits:     {{stage: entropy_encode, inputs: [symbols]}}
+  archive:  {{stage: archive_sink, inputs: [bits], path: {folder}/mixed.fold}}
+"""
+
+
+def test_odd_sizes_one_frame_tails_and_mixed_archives(tmp_path: Path) -> None:
+    """Two branches meet in one archive; an odd-sized video of 3 + 3 + 1 frames and a picture come out of it."""
+    media = tmp_path / "media"
+    media.mkdir()
+    write_clip(media / "odd.mkv", width=37, height=21, frames=7)
+    Image.fromarray(np.full((9, 13, 3), (200, 40, 90), np.uint8)).save(media / "one.png")
+    (tmp_path / "mixed.yaml").write_text(MIXED.format(folder=tmp_path))
+    pipeline("run", tmp_path / "mixed.yaml", "--local")
+    document = json.loads(pipeline("info", tmp_path / "mixed.fold", "--json"))
+    assert [(source["width"], source["height"], source["frames"]) for source in document["sources"]] == [
+        (37, 21, 7),
+        (13, 9, 1),
+    ]
+    assert "ok:" in pipeline("verify", tmp_path / "mixed.fold", "--against", media)
+    pipeline("decode", tmp_path / "mixed.fold", tmp_path / "back")
+    with Image.open(tmp_path / "back" / "one.png") as picture:
+        assert picture.size == (13, 9)
+    frames = sorted((tmp_path / "back").rglob("frame_*.png"))
+    assert len(frames) == 7
+    with Image.open(frames[0]) as picture:
+        assert picture.size == (37, 21)

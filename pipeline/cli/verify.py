@@ -1,4 +1,4 @@
-"""pipeline verify ARCHIVE: is every byte as it was written, and does it still decode to the original?"""
+"""pipeline verify ARCHIVE: whether every byte is as it was written, and still decodes to the original."""
 
 from __future__ import annotations
 

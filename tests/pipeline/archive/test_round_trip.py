@@ -264,7 +264,7 @@ def test_the_writer_refuses_what_a_reader_would(tmp_path, source, manifest, monk
             {"time_base": 1.5},
             {"time_base": [1, 2, 3]},
         ]:
-            with pytest.raises(ArchiveError, match="F01[46]"):
+            with pytest.raises(ArchiveError, match=r"F01[46]"):
                 writer.add_source(source("b") | change)
         for bad in [float("nan"), float("inf"), 2**53, b"bytes", {1, 2}, object()]:
             with pytest.raises(ArchiveError, match="F015"):
