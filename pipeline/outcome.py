@@ -1,12 +1,10 @@
-"""What a run has done so far, and what it leaves behind: rows, refusals, dead letters, `report.json`."""
+"""What a run has done so far: counters, rows of the result table, refusals, dead letters."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from framefold.pipeline.errors import EXIT_DONE, EXIT_PARTIAL
@@ -123,20 +121,3 @@ class Outcome:
             "refused": [asdict(refusal) for refusal in self.refused],
             "set_aside": [asdict(letter) for letter in self.dead],
         }
-
-
-def write_report(outcome: Outcome, pipeline: str, run_dir: Path) -> Path:
-    """Write `report.json`, and one file per item set aside under `dead/`; returns the report's path."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    for number, letter in enumerate(outcome.dead):
-        _write_json(run_dir / "dead" / f"{letter.node}-{letter.key[:16] or number}.json", asdict(letter))
-    report = run_dir / "report.json"
-    _write_json(report, outcome.as_dict(pipeline))
-    return report
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framefold.pipeline.outcome import NodeState, Outcome, ResultRow, Running
+from framefold.pipeline.words import cell, heading
 
 LOG_SECONDS = 10.0
 REFRESH_SECONDS = 0.25
@@ -111,25 +112,7 @@ def _result_table(node: str, rows: Sequence[ResultRow]) -> Table:
     table = Table(title=node, title_justify="left")
     table.add_column("clip", overflow="fold")
     for column in columns:
-        table.add_column(_heading(column), justify="right")
+        table.add_column(heading(column), justify="right")
     for row in rows:
-        table.add_row(row.label, *(_cell(row.values.get(column)) for column in columns))
+        table.add_row(row.label, *(cell(row.values.get(column)) for column in columns))
     return table
-
-
-def _heading(column: str) -> str:
-    """`psnr_db` is read as `PSNR dB`."""
-    words = {"psnr_db": "PSNR dB", "ms_ssim": "MS-SSIM", "encode_seconds": "encode s"}
-    return words.get(column, column.replace("_", " "))
-
-
-def _cell(value: str | int | float | bool | None) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "NO"
-        case float():
-            return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
-        case _:
-            return f"{value:,}" if isinstance(value, int) else value

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from framefold.pipeline.errors import FramefoldError, Interrupted
 from framefold.pipeline.executor import Executor, LocalExecutor
-from framefold.pipeline.outcome import Outcome, write_report
+from framefold.pipeline.outcome import Outcome
 from framefold.pipeline.progress import Display, print_set_aside
+from framefold.pipeline.reports import write_report
 from framefold.pipeline.scheduler import Scheduler
 
 if TYPE_CHECKING:

@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     console = Console(markup=False, highlight=False, emoji=False)
     outcome = runner.run(checked, console, local=args.local, address=args.address)
     print_results(console, outcome)
-    console.print(f"{checked.name}: {outcome.seconds:.1f} s, report in {checked.run_dir}/report.json", highlight=False)
+    console.print(f"{checked.name}: {outcome.seconds:.1f} s, report in {checked.run_dir}/report.html", highlight=False)
     return outcome.exit_code

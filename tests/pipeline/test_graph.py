@@ -81,7 +81,7 @@ def test_the_names_of_nodes_do_not_matter():
 
 def test_a_graph_travels_to_other_processes():
     graph = build()
-    assert pickle.loads(pickle.dumps(graph)) == graph  # noqa: S301 - our own bytes
+    assert pickle.loads(pickle.dumps(graph)) == graph
 
 
 def test_description_counts_what_is_asked_for():

@@ -1,0 +1,95 @@
+"""`report.html`: the run on one self-contained page, for whoever comes back to it later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from string import Template
+
+from framefold.pipeline.outcome import DeadLetter, Outcome, ResultRow
+from framefold.pipeline.words import cell, heading
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>$title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: .5rem 0 2rem; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left }
+th { border-bottom: 2px solid #999; font-weight: 600 }
+.bad { color: #a00 }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 13px }
+@media (prefers-color-scheme: dark) {
+  body { background: #181818; color: #ddd } th, td { border-color: #444 } pre { background: #222 } .bad { color: #f88 }
+}
+</style>
+<h1>$title</h1>
+<p>$summary</p>
+$body
+</html>
+""")
+
+
+def render(outcome: Outcome, pipeline: str) -> str:
+    """The page; everything that came from a file or a user is escaped."""
+    parts = [_results(node, outcome.rows) for node in dict.fromkeys(row.node for row in outcome.rows)]
+    parts += [_refused(outcome), _dead(outcome.dead), _stages(outcome), _hints(outcome.hints)]
+    return _PAGE.substitute(
+        title=escape(pipeline), summary=escape(_summary(outcome)), body="\n".join(filter(None, parts))
+    )
+
+
+def _summary(outcome: Outcome) -> str:
+    aside = len(outcome.refused) + len(outcome.dead)
+    ending = f"{aside} set aside" if aside else "nothing was set aside"
+    return f"{outcome.seconds:.1f} seconds, {ending}."
+
+
+def _results(node: str, rows: Sequence[ResultRow]) -> str:
+    mine = [row for row in rows if row.node == node]
+    columns = list(dict.fromkeys(column for row in mine for column in row.values))
+    lines = [[row.label, *(cell(row.values.get(column)) for column in columns)] for row in mine]
+    return f"<h2>{escape(node)}</h2>" + _table(["", *map(heading, columns)], lines)
+
+
+def _stages(outcome: Outcome) -> str:
+    lines = [
+        [
+            name,
+            f"{node.done:,}",
+            f"{node.given:,}",
+            f"{node.failed:,}",
+            f"{node.seconds:.1f}",
+            f"{node.cpu_seconds:.1f}",
+        ]
+        for name, node in outcome.nodes.items()
+    ]
+    return "<h2>Stages</h2>" + _table(["stage", "in", "out", "set aside", "seconds", "CPU seconds"], lines)
+
+
+def _refused(outcome: Outcome) -> str:
+    if not outcome.refused:
+        return ""
+    lines = [f"<li><b>{escape(one.label)}</b>: {escape(one.reason)}" for one in outcome.refused]
+    return f'<h2 class="bad">Inputs set aside</h2><ul>{"".join(lines)}</ul>'
+
+
+def _dead(letters: Iterable[DeadLetter]) -> str:
+    parts = [
+        f"<details><summary><b>{escape(one.label)}</b> at {escape(one.node)}, after {one.attempts} attempts: "
+        f"{escape(one.error)}: {escape(one.message)}</summary><pre>{escape(one.traceback)}</pre></details>"
+        for one in letters
+    ]
+    return '<h2 class="bad">Items set aside</h2>' + "".join(parts) if parts else ""
+
+
+def _hints(hints: Sequence[str]) -> str:
+    return f"<h2>Next</h2><pre>{escape(chr(10).join(hints))}</pre>" if hints else ""
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = ["".join(f"<td>{escape(text)}" for text in line) for line in lines]
+    return f"<table><tr>{''.join(f'<th>{escape(text)}' for text in head)}<tr>{'<tr>'.join(rows)}</table>"

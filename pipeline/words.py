@@ -1,0 +1,24 @@
+"""How figures are worded for people, the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+_HEADINGS = {"psnr_db": "PSNR dB", "ms_ssim": "MS-SSIM", "encode_seconds": "encode s"}
+
+
+def heading(column: str) -> str:
+    """A column's name as it is read: `psnr_db` is `PSNR dB`, `bits_per_pixel` is `bits per pixel`."""
+    return _HEADINGS.get(column, column.replace("_", " "))
+
+
+def cell(value: str | int | float | bool | None) -> str:
+    """A value as it is read; an absent one is empty."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "NO"
+        case float():
+            return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+        case int():
+            return f"{value:,}"
+    return value
