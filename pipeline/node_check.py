@@ -31,9 +31,9 @@ class NodeCheck:
     """Paths begin at the top of the file."""
 
 
-def check_node(name: str, body: Any, extra: Extra = None) -> NodeCheck:
-    """Read what stands under `stages: {name: …}`, as far as it can be read."""
-    check = _Check(name, body if isinstance(body, dict) else {}, extra)
+def check_node(name: str, body: Any, extra: Extra = None, *, preflight: bool = True) -> NodeCheck:
+    """Read what stands under `stages: {name: …}`, as far as it can be read; `preflight` looks at the machine too."""
+    check = _Check(name, body if isinstance(body, dict) else {}, extra, preflight=preflight)
     if not isinstance(body, dict):
         check.note((), f"expected a mapping such as {{stage: segment, inputs: [frames]}}, got {shown(body)}")
         return NodeCheck(Draft(name=name, spec=NodeSpec(stage=""), inputs_read=False), tuple(check.found))
@@ -43,8 +43,8 @@ def check_node(name: str, body: Any, extra: Extra = None) -> NodeCheck:
 class _Check:
     """The steps, each of which notes its findings and lets the next ones go on."""
 
-    def __init__(self, name: str, body: dict[str, Any], extra: Extra) -> None:
-        self._name, self._extra = name, extra
+    def __init__(self, name: str, body: dict[str, Any], extra: Extra, *, preflight: bool) -> None:
+        self._name, self._extra, self._preflight = name, extra, preflight
         self._words = {key: value for key, value in body.items() if key in EngineWords.model_fields}
         self._options = {key: value for key, value in body.items() if key not in EngineWords.model_fields}
         self.found: list[Finding] = []
@@ -99,8 +99,9 @@ class _Check:
         except Exception as error:  # a validator of a plugin may raise anything
             self.note((), _fault(stage_class, "Config", error))
             return None
-        for option, message in self._ask(stage_class, "preflight", lambda: stage_class.preflight(config)) or ():
-            self.note(_path_of(option), message)
+        if self._preflight:
+            for option, message in self._ask(stage_class, "preflight", lambda: stage_class.preflight(config)) or ():
+                self.note(_path_of(option), message)
         return config
 
     def _ports(self, stage_class: type[Stage], config: Any) -> Ports | None:

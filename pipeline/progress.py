@@ -114,5 +114,5 @@ def _result_table(node: str, rows: Sequence[ResultRow]) -> Table:
     for column in columns:
         table.add_column(heading(column), justify="right")
     for row in rows:
-        table.add_row(row.label, *(cell(row.values.get(column)) for column in columns))
+        table.add_row(row.label, *(cell(column, row.values.get(column)) for column in columns))
     return table

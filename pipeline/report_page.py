@@ -51,7 +51,7 @@ def _summary(outcome: Outcome) -> str:
 def _results(node: str, rows: Sequence[ResultRow]) -> str:
     mine = [row for row in rows if row.node == node]
     columns = list(dict.fromkeys(column for row in mine for column in row.values))
-    lines = [[row.label, *(cell(row.values.get(column)) for column in columns)] for row in mine]
+    lines = [[row.label, *(cell(column, row.values.get(column)) for column in columns)] for row in mine]
     return f"<h2>{escape(node)}</h2>" + _table(["", *map(heading, columns)], lines)
 
 

@@ -81,9 +81,14 @@ class CheckedPipeline:
         return self.spec.run_dir
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), *, extra_stages: Extra = None) -> CheckedPipeline:
-    """Read and check a pipeline file; overrides look like `fit.codec.size=M`. SpecError with all mistakes."""
-    return _check(read_file(Path(path)), overrides, extra_stages)
+def load(
+    path: str | Path, overrides: Sequence[str] = (), *, extra_stages: Extra = None, preflight: bool = True
+) -> CheckedPipeline:
+    """Read and check a pipeline file; overrides look like `fit.codec.size=M`. SpecError with all mistakes.
+
+    Without `preflight` the file alone is checked, not whether what it names is on this machine.
+    """
+    return _check(read_file(Path(path)), overrides, extra_stages, preflight=preflight)
 
 
 def from_mapping(
@@ -99,10 +104,10 @@ def from_mapping(
     return _check(Document(name=name, data=data), overrides, extra_stages)
 
 
-def _check(document: Document, overrides: Sequence[str], extra: Extra) -> CheckedPipeline:
+def _check(document: Document, overrides: Sequence[str], extra: Extra, *, preflight: bool = True) -> CheckedPipeline:
     document = apply(document, overrides, top_level=_TOP_LEVEL)
     header, found = _header(document.data)
-    nodes = [check_node(name, body, extra) for name, body in _stages(document.data).items()]
+    nodes = [check_node(name, body, extra, preflight=preflight) for name, body in _stages(document.data).items()]
     drafts = {node.draft.name: node.draft for node in nodes}
     found += [finding for node in nodes for finding in node.findings]
     wires = wiring.connect(drafts)

@@ -10,15 +10,21 @@ def heading(column: str) -> str:
     return _HEADINGS.get(column, column.replace("_", " "))
 
 
-def cell(value: str | int | float | bool | None) -> str:
-    """A value as it is read; an absent one is empty."""
+def cell(column: str, value: str | int | float | bool | None) -> str:
+    """A value of a column as it is read; an absent one is empty."""
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else "NO"
         case float():
-            return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+            return f"{value:.{_decimals(column, value)}f}"
         case int():
             return f"{value:,}"
     return value
+
+
+def _decimals(column: str, value: float) -> int:
+    if column.endswith("_seconds"):
+        return 1
+    return 4 if abs(value) < 1 else 2

@@ -163,12 +163,21 @@ def test_the_decode_graph_as_yaml(video: Path, tmp_path: Path) -> None:
     assert len(frames_of(out)) == 48
 
 
-@pytest.mark.parametrize("file", ["pipeline.yaml", "examples/images.yaml"])
-def test_check_and_graph_know_the_examples(file: str) -> None:
-    assert pipeline("check", file).startswith("ok")
-    graph = pipeline("graph", file)
-    assert "fitted" in graph
-    assert "FittedNetwork" in graph
+@pytest.mark.parametrize("file", ["pipeline.yaml", "examples/images.yaml", "examples/decode.yaml"])
+@pytest.mark.parametrize("form", ["text", "dot", "mermaid"])
+def test_graph_draws_the_examples_whether_or_not_their_inputs_are_there(file: str, form: str) -> None:
+    graph = pipeline("graph", file, "--format", form)
+    assert "SymbolTensors" in graph
+    assert "replicas" in graph or form != "text"
+
+
+def test_check_knows_the_examples(video: Path) -> None:
+    for file, override in (
+        ("pipeline.yaml", "seed=1"),
+        ("examples/images.yaml", "seed=1"),
+        ("examples/decode.yaml", f"bits.path={video}"),
+    ):
+        assert pipeline("check", file, "--set", override).startswith("ok")
 
 
 def test_plugins_lists_every_stage_and_codec() -> None:

@@ -22,8 +22,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(args: argparse.Namespace) -> CheckedPipeline:
+def load(args: argparse.Namespace, *, preflight: bool = True) -> CheckedPipeline:
     """Read and check the file. SpecError with all its problems."""
     from framefold.pipeline import spec  # noqa: PLC0415 - `pipeline --help` must not wait for pydantic
 
-    return spec.load(args.file, args.overrides)
+    return spec.load(args.file, args.overrides, preflight=preflight)
