@@ -13,7 +13,9 @@ from framefold.pipeline.stage import Options, Ports, Stage
 class Resources(Options):
     """What one replica of a node is granted."""
 
-    cpus: float = Field(default=1, ge=0, description="cores; 0 for work that mostly waits")
+    cpus: float | None = Field(
+        default=None, gt=0, description="cores set aside, and as many threads; by default none, and one thread"
+    )
     gpus: float = Field(default=0, ge=0, description="GPUs; a fraction shares one")
 
     @field_validator("gpus")

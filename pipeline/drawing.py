@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from framefold.pipeline.findings import listed
-from framefold.pipeline.graph import Edge, Graph, Node
+from framefold.pipeline.graph import Edge, Graph, Node, count
 from framefold.pipeline.wiring import UNNAMED_PORT, type_names
 
 
@@ -80,11 +80,10 @@ class _Pen:
 
 
 def _placement(node: Node) -> str:
-    """`2 x 1 CPU + 0.5 GPU`, per replica."""
-    each = f"{node.resources.cpus:g} CPU"
-    if node.resources.gpus:
-        each += f" + {node.resources.gpus:g} GPU"
-    return f"{node.replicas} x {each}"
+    """`2 replicas`, or `2 replicas x 1 CPU, 0.5 GPU` where something is set aside for each."""
+    amounts = (("CPU", node.resources.cpus), ("GPU", node.resources.gpus))
+    each = ", ".join(f"{amount:g} {name}" for name, amount in amounts if amount)
+    return count(node.replicas, "replica") + (f" x {each}" if each else "")
 
 
 def _runs_as(node: Node) -> str:

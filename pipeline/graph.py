@@ -90,13 +90,13 @@ class Graph:
         return sum(len(node.inputs) for node in self)
 
     def describe(self) -> str:
-        """One line for people: `7 nodes, 6 edges, 9 replicas that ask for 8 CPUs and 1 GPU`."""
+        """One line for people: `7 nodes, 6 edges, 9 replicas, 2 CPUs and 1 GPU set aside`."""
         replicas = sum(node.replicas for node in self)
-        cpus = sum(node.replicas * node.resources.cpus for node in self)
+        cpus = sum(node.replicas * (node.resources.cpus or 0) for node in self)
         gpus = sum(node.replicas * node.resources.gpus for node in self)
-        asked = f"{_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}" if gpus else _count(cpus, "CPU")
-        parts = (_count(len(self), "node"), _count(self.edge_count, "edge"), _count(replicas, "replica"))
-        return f"{', '.join(parts)} asking for {asked}"
+        aside = " and ".join(count(amount, name) for amount, name in ((cpus, "CPU"), (gpus, "GPU")) if amount)
+        parts = (count(len(self), "node"), count(self.edge_count, "edge"), count(replicas, "replica"))
+        return ", ".join((*parts, f"{aside} set aside")) if aside else ", ".join(parts)
 
 
 def assemble(pipeline: str, seed: int, drafts: Mapping[str, Draft], wires: Sequence[Wire]) -> Graph:
@@ -148,5 +148,6 @@ def _port_text(port: str, kind: str) -> str:
     return kind if port == "out" else f"{port}: {kind}"
 
 
-def _count(number: float, noun: str) -> str:
+def count(number: float, noun: str) -> str:
+    """`1 node`, `7 nodes`."""
     return f"{number:g} {noun}{'' if number == 1 else 's'}"

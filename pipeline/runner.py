@@ -15,7 +15,6 @@ from framefold.pipeline.reports import write_report
 from framefold.pipeline.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from framefold.pipeline.graph import Node
     from framefold.pipeline.spec import CheckedPipeline
 
 
@@ -80,11 +79,7 @@ def _executor(pipeline: CheckedPipeline, *, local: bool, address: str | None) ->
     from framefold.pipeline.ray_executor import RayExecutor, Reservation  # noqa: PLC0415 - Ray takes a second to import
 
     reservations = {
-        node.name: (node.replicas, Reservation(_reserved_cpus(node), node.resources.gpus)) for node in pipeline.graph
+        node.name: (node.replicas, Reservation(node.resources.cpus or 0, node.resources.gpus))
+        for node in pipeline.graph
     }
     return RayExecutor(reservations, address=address)
-
-
-def _reserved_cpus(node: Node) -> float:
-    """Only what the file asks for by name: a stage that says nothing takes turns on the cores there are."""
-    return node.resources.cpus if "cpus" in node.resources.model_fields_set else 0

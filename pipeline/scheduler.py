@@ -91,7 +91,7 @@ class Scheduler:
         return StageContext(
             node=node.name,
             replica=number,
-            cpus=node.resources.cpus,
+            cpus=node.resources.cpus or 1,
             gpus=node.resources.gpus,
             seed=self._seed,
             run_dir=self._run_dir,

@@ -289,9 +289,7 @@ def test_the_workers_have_the_cores_that_the_pipeline_reserves(
 ) -> None:
     monkeypatch.chdir(ROOT)
     checked = spec.load(shlex.split(job["entrypoint"])[2])
-    reserved = sum(
-        node.replicas * node.resources.cpus for node in checked.graph if "cpus" in node.resources.model_fields_set
-    )
+    reserved = sum(node.replicas * (node.resources.cpus or 0) for node in checked.graph)
     groups = job["rayClusterSpec"]["workerGroupSpecs"]
     offered = sum(
         group["minReplicas"] * int(pods[group["groupName"]]["containers"][0]["resources"]["limits"]["cpu"])

@@ -47,7 +47,7 @@ def good(tmp_path, toys):
 def test_check_says_ok_and_warns(good, capsys):
     assert cli.main(["check", good]) == 0
     out, err = capsys.readouterr()
-    assert out == "ok: 3 nodes, 2 edges, 3 replicas asking for 3 CPUs\n"
+    assert out == "ok: 3 nodes, 2 edges, 3 replicas\n"
     assert err == f"{good}:4:3: stages.halves: nobody takes halves.even; what goes there is dropped (warning)\n"
 
 

@@ -85,22 +85,26 @@ def test_a_graph_travels_to_other_processes():
 
 
 def test_description_counts_what_is_asked_for():
-    assert build().describe() == "5 nodes, 6 edges, 6 replicas asking for 6 CPUs and 1 GPU"
-    assert build(["twice.resources.gpus=0", "twice.resources.cpus=1.5"]).describe().endswith("asking for 7 CPUs")
+    assert build().describe() == "5 nodes, 6 edges, 6 replicas, 1 GPU set aside"
+    assert (
+        build(["twice.resources.gpus=0", "twice.resources.cpus=1.5"])
+        .describe()
+        .endswith("6 replicas, 3 CPUs set aside")
+    )
 
 
 def test_the_text_drawing_shows_every_node_once():
     assert drawing.text(build()).splitlines() == [
-        "toy: 5 nodes, 6 edges, 6 replicas asking for 6 CPUs and 1 GPU",
+        "toy: 5 nodes, 6 edges, 6 replicas, 1 GPU set aside",
         "",
-        "nums    numbers  -> int  (1 x 1 CPU)",
-        "├─ twice   double   int -> int  (2 x 1 CPU + 0.5 GPU)",
+        "nums    numbers  -> int  (1 replica)",
+        "├─ twice   double   int -> int  (2 replicas x 0.5 GPU)",
         "│  └─ out (below)",
-        "└─ halves  split    int -> even: int, odd: int  (1 x 1 CPU)",
+        "└─ halves  split    int -> even: int, odd: int  (1 replica)",
         "   │ even and odd:",
-        "   plus    add      int -> int  (1 x 1 CPU)",
+        "   plus    add      int -> int  (1 replica)",
         "   │",
-        "   out     collect  int or str ->  (1 x 1 CPU)",
+        "   out     collect  int or str ->  (1 replica)",
     ]
 
 
@@ -118,9 +122,9 @@ def test_a_long_chain_is_drawn_downwards():
 def test_graphviz_and_mermaid_name_every_node_and_edge():
     dot, mermaid = drawing.dot(build()), drawing.mermaid(build())
     assert dot.startswith('digraph "toy" {')
-    assert '  "twice" [label="twice\\ndouble, 2 x 1 CPU + 0.5 GPU"];' in dot.splitlines()
+    assert '  "twice" [label="twice\\ndouble, 2 replicas x 0.5 GPU"];' in dot.splitlines()
     assert '  "halves" -> "plus" [label="odd: int"];' in dot.splitlines()
     assert dot.count("->") == mermaid.count("-->") == 6
     assert mermaid.startswith("flowchart LR\n")
     assert '  n2 -->|"odd: int"| n3' in mermaid.splitlines()
-    assert '  n1["twice<br/>double, 2 x 1 CPU + 0.5 GPU"]' in mermaid.splitlines()
+    assert '  n1["twice<br/>double, 2 replicas x 0.5 GPU"]' in mermaid.splitlines()

@@ -54,7 +54,7 @@ def test_a_good_file_becomes_a_checked_pipeline(tmp_path):
     assert checked.graph.order == ("nums", "twice", "out")
     twice = checked.graph["twice"]
     assert (twice.stage_class, twice.replicas, twice.retries) == (Double, 2, 0)
-    assert (twice.resources.cpus, twice.resources.gpus) == (1, 0.5)
+    assert (twice.resources.cpus, twice.resources.gpus) == (None, 0.5)
     assert checked.graph["out"].config == Collect.Config(path=Path("out.txt"))
     assert checked.spec.stages["nums"].options == {"count": 8}
     assert json.loads(checked.spec.model_dump_json())["stages"]["twice"]["inputs"] == ["nums"]
