@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from framefold.codecs import bitstream
-from framefold.codecs.clip import Span
+from framefold.codecs.clip import Source, Span
 from framefold.codecs.network import Bitstream
 from framefold.pipeline.archive import ArchiveWriter
 from framefold.pipeline.errors import FramefoldError
@@ -100,7 +100,7 @@ class ArchiveSink(Stage):
 def _append(writer: ArchiveWriter, key: str, bits: Bitstream) -> tuple[str, int]:
     """The unit's chunk and the bytes that it takes on disk."""
     span = bits.span
-    source = writer.add_source(span.source.model_dump(mode="json"))
+    source = writer.add_source(_document(span.source))
     codec = writer.add_codec(bits.codec, bits.config)
     before = writer.size_bytes
     chunk = writer.add_unit(
@@ -113,6 +113,12 @@ def _append(writer: ArchiveWriter, key: str, bits: Bitstream) -> tuple[str, int]
         payload=bits.payload,
     )
     return chunk, writer.size_bytes - before
+
+
+def _document(source: Source) -> dict[str, Any]:
+    """What is known of the source; what is unspecified is left out, for a picture's archive is small."""
+    document = source.model_dump(mode="json", exclude_defaults=True)
+    return {**document, "time_base": list(source.time_base)}
 
 
 def _columns(span: Span, size: int, measured: Measured | None) -> dict[str, Any]:
