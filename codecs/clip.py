@@ -37,7 +37,7 @@ class ColorTags(BaseModel, frozen=True):
 class Source(BaseModel, frozen=True):
     """One original file: what must be known to give it back under its name and size."""
 
-    name: str = Field(min_length=1, max_length=1024, description="file name, without directories")
+    name: str = Field(min_length=1, max_length=1024, description="file name; folders before it where names repeat")
     kind: Literal["video", "image"]
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the original file's bytes")
     size_bytes: int = Field(ge=0, le=MAX_TICK)

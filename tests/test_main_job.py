@@ -293,3 +293,21 @@ def test_odd_sizes_one_frame_tails_and_mixed_archives(tmp_path: Path) -> None:
     assert len(frames) == 7
     with Image.open(frames[0]) as picture:
         assert picture.size == (37, 21)
+
+
+def test_two_files_of_one_name_stay_apart(tmp_path: Path) -> None:
+    for folder, shade in (("a", 30), ("b", 220)):
+        (tmp_path / "media" / folder).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8, 3), shade, np.uint8)).save(tmp_path / "media" / folder / "one.png")
+    archive = tmp_path / "two.fold"
+    settings = (f"pictures.path={tmp_path / 'media'}", f"archive.path={archive}", *QUICK_IMAGES)
+    run("examples/images.yaml", tmp_path, *settings)
+    names = [source["name"] for source in json.loads(pipeline("info", archive, "--json"))["sources"]]
+    assert names == ["a/one.png", "b/one.png"]
+    pipeline("decode", archive, tmp_path / "back")
+    shades = []
+    for name in names:
+        with Image.open(tmp_path / "back" / name) as picture:
+            shades.append(np.asarray(picture).mean())
+    assert shades[0] < 100 < shades[1]
+    assert "ok:" in pipeline("verify", archive, "--against", tmp_path / "media")

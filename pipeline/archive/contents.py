@@ -25,7 +25,7 @@ class SourceEntry:
     document: Document = field(repr=False)
     """As given to `add_source`; only the fields below are understood here."""
     name: str
-    """File name without folders, 1 to 1024 characters."""
+    """File name, 1 to 1024 characters; folders before it are separated by `/` and lead nowhere upwards."""
     kind: str
     """`video` or `image`."""
     width: int
@@ -38,8 +38,9 @@ class SourceEntry:
     def of(cls, number: int, chunk: str, document: Document) -> Self:
         """Check the fields that the archive itself reads."""
         name, kind = _text(document, "name"), _text(document, "kind")
-        if name in (".", "..") or set(name) & {"/", "\0"}:
-            raise ArchiveError(Code.RECORD, f"source name is {name!r}; a file name without folders is allowed")
+        if set(name.split("/")) & {"", ".", ".."} or set(name) & {"\\", "\0"}:
+            allowed = "a file name, or folders and a file name separated by single slashes"
+            raise ArchiveError(Code.RECORD, f"source name is {name!r}; allowed is {allowed}, without . and ..")
         width, height = _number(document, "width", MAX_SIDE), _number(document, "height", MAX_SIDE)
         if width * height > MAX_PIXELS:
             raise ArchiveError(Code.LIMIT, f"a source of {width}x{height} pixels; {MAX_PIXELS} are allowed")

@@ -250,7 +250,10 @@ def test_the_writer_refuses_what_a_reader_would(tmp_path, source, manifest, monk
                 writer.add_unit(**{**unit, "payload": b"", **change})
             assert caught.value.code == code, change
         for change in [
-            {"name": "a/b"},
+            {"name": "a//b"},
+            {"name": "a/../b"},
+            {"name": "/a"},
+            {"name": "a\\\\b"},
             {"name": ".."},
             {"name": "a\0"},
             {"name": ""},
