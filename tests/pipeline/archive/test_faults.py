@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import subprocess
@@ -104,4 +103,4 @@ def test_two_writers_do_not_disturb_each_other(
         first.commit(manifest)
         second.commit(manifest)
     assert verify(path) == ()
-    assert os.listdir(tmp_path) == ["x.fold"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.fold"]
