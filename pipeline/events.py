@@ -39,7 +39,7 @@ class Produced:
     label: str | None
     nbytes: int
     seconds: float
-    """Working time of the call so far."""
+    """Working time on this output: since the call's output before, or its beginning."""
     handle: Any = None
     """Where the payload is: the object itself, or a Ray reference."""
 

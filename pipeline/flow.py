@@ -186,10 +186,6 @@ class Flow:
         self._requeue(node, call, replica[1])
         return None
 
-    def close(self, name: str) -> None:
-        """Give a node up: nothing more is called there."""
-        self._nodes[name].closed = True
-
     # The rules.
 
     def _ahead(self, source: _Node) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from framefold.pipeline.errors import EXIT_DONE, EXIT_PARTIAL
+from framefold.pipeline.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, FramefoldError
 
 
 @dataclass
@@ -89,6 +89,9 @@ class Outcome:
     refused: list[Refusal] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     seconds: float = 0.0
+    error: str = ""
+    """Why the run ended before its end, if it did."""
+    error_code: int = EXIT_DONE
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Outcome:
@@ -97,8 +100,13 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when something was set aside."""
-        return EXIT_PARTIAL if self.refused or self.dead else EXIT_DONE
+        """0, or 3 when something was set aside, or that of the error which ended the run."""
+        return self.error_code or (EXIT_PARTIAL if self.refused or self.dead else EXIT_DONE)
+
+    def ended_by(self, error: BaseException) -> None:
+        """Take note that the run did not come to its end."""
+        self.error = str(error) or type(error).__name__
+        self.error_code = error.exit_code if isinstance(error, FramefoldError) else EXIT_FAILED
 
     def as_dict(self, pipeline: str) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -115,7 +123,8 @@ class Outcome:
         return {
             "pipeline": pipeline,
             "exit_code": self.exit_code,
-            "seconds": self.seconds,
+            "error": self.error or None,
+            "seconds": round(self.seconds, 3),
             "stages": counters,
             "rows": [{"stage": row.node, "label": row.label, **row.values} for row in self.rows],
             "refused": [asdict(refusal) for refusal in self.refused],

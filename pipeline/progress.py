@@ -71,7 +71,7 @@ def _under_way(nodes: Mapping[str, NodeState]) -> Iterable[tuple[str, Running]]:
 
 
 def _describe(running: Running) -> str:
-    """`bunny.mp4[0:24] 42 % 28.1 dB 61.2 KB, 40 s left`."""
+    """`bunny.mp4[0:24] 42% 28.1 dB 490 kbit 40 s left`."""
     parts = [running.label]
     if running.fraction:
         parts.append(f"{running.fraction:.0%}")

@@ -11,26 +11,35 @@ from __future__ import annotations
 import logging
 import os
 import time
+import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 # Ray reads these at import.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # what goes wrong we say ourselves, once
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
-from framefold.pipeline.errors import RunFailed
+from framefold.pipeline.errors import RunFailed, UsageError
 from framefold.pipeline.events import Died, Event, Failed, Finished, Produced, Ready, Task
 from framefold.pipeline.flow import Replica
 from framefold.pipeline.worker import Blueprint, Worker, pin_threads
 
-EVENTS_AHEAD = 4
+EVENTS_AHEAD = 6
 """Objects a call may have made that the driver has not taken: two outputs with their events."""
 CLOSE_SECONDS = 10.0
+"""For stages to end what they are at and to let go, before their actors are killed."""
+
+
+@dataclass(frozen=True)
+class _Delivered:
+    """Follows a payload: without it, what stands in the payload's place is the error that ended the call."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,10 @@ class Reservation:
 class _Actor:
     """A worker inside an actor process."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, folder: Path) -> None:
+        """`folder` is the user's current one: relative paths start there, on any machine that has it too."""
+        if folder.is_dir():
+            os.chdir(folder)
         pin_threads(blueprint.context.cpus)
         self._worker = Worker(blueprint)
         self._blueprint = blueprint
@@ -55,7 +67,10 @@ class _Actor:
         return failed
 
     def run(self, task: Task, payload: Any) -> Iterator[Event | Any]:
-        yield from self._worker.run(task, payload)
+        for event in self._worker.run(task, payload):
+            yield event
+            if not isinstance(event, Event):
+                yield _Delivered()
 
     def close(self) -> None:
         self._worker.close()
@@ -86,7 +101,7 @@ class RayExecutor:
         """A fresh actor."""
         reserved = self._reservations[replica[0]][1]
         options = {"num_cpus": reserved.cpus, "num_gpus": reserved.gpus, "max_restarts": 0, "max_task_retries": 0}
-        actor = ray.remote(_Actor).options(**options).remote(self._blueprints[replica])
+        actor = ray.remote(_Actor).options(**options).remote(self._blueprints[replica], Path.cwd())
         self._actors[replica] = actor
         self._setups[replica] = actor.setup.remote()
 
@@ -110,19 +125,15 @@ class RayExecutor:
         return [(waiting[one], self._answer(waiting[one])) for one in ready]
 
     def stop(self) -> None:
-        """Close idle stages within a deadline, then end every actor and leave Ray."""
-        for replica in list(self._streams):
-            self._kill(replica)
+        """End calls at their next event and close every stage, within a deadline; then end actors and Ray."""
+        while self._streams:
+            ray.cancel(self._streams.popitem()[1])
         closing = [actor.close.remote() for actor in self._actors.values()]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
-        for replica in list(self._actors):
-            self._kill(replica)
+        while self._actors:
+            ray.kill(self._actors.popitem()[1])
         ray.shutdown()
-
-    def _kill(self, replica: Replica) -> None:
-        self._streams.pop(replica, None)
-        ray.kill(self._actors.pop(replica))
 
     def _answer(self, replica: Replica) -> Event:
         try:
@@ -130,20 +141,39 @@ class RayExecutor:
                 return ray.get(self._setups.pop(replica)) or Ready()
             return self._next_event(replica)
         except StopIteration:
-            cause = "the call ended without saying how"
+            answer: Event = Died("the call ended without saying how")
+        except TaskCancelledError as error:
+            answer = Died(_cause(error))
+        except RayTaskError as error:
+            answer = _failure(error)
         except RayError as error:
-            cause = _cause(error)
+            answer = Died(_cause(error))
         self._streams.pop(replica, None)
-        return Died(cause)
+        return answer
 
     def _next_event(self, replica: Replica) -> Event:
         stream = self._streams[replica]
         event: Event = ray.get(next(stream))
         if isinstance(event, Produced):
-            return replace(event, handle=next(stream))
+            return replace(event, handle=_delivered(stream))
         if isinstance(event, Finished | Failed):
             del self._streams[replica]
         return event
+
+
+def _delivered(stream: Any) -> Any:
+    """The reference of the payload that comes next, never opened; the error where none could be sent."""
+    payload = next(stream)
+    confirmed = next(stream, None)
+    ray.get(payload if confirmed is None else confirmed)
+    return payload
+
+
+def _failure(error: RayTaskError) -> Failed:
+    """The call failed outside the stage, and its worker lives: something could not be sent or received."""
+    cause = error.cause if isinstance(error.cause, BaseException) else error
+    text = "".join(traceback.format_exception(error))
+    return Failed(type(cause).__name__, f"could not be sent between workers: {cause}", text)
 
 
 def _cause(error: RayError) -> str:
@@ -155,6 +185,8 @@ def _cause(error: RayError) -> str:
 
 
 def _connect(reservations: Mapping[str, tuple[int, Reservation]], address: str | None) -> None:
+    if address is not None and address.startswith("ray://"):
+        raise UsageError(f"--address {address}: Ray's client cannot stream; run on a node of the cluster with auto")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     cpus = sum(replicas * reserved.cpus for replicas, reserved in reservations.values())
     if address is None:
@@ -163,7 +195,8 @@ def _connect(reservations: Mapping[str, tuple[int, Reservation]], address: str |
         ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
     else:
         ray.init(address=address, **quiet)
-    if lacking := shortfall(reservations.values(), ray.cluster_resources()):
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if lacking := shortfall(reservations.values(), ray.cluster_resources()) or misfit(reservations, machines):
         ray.shutdown()
         raise RunFailed(lacking)
 
@@ -179,4 +212,14 @@ def shortfall(demands: Collection[tuple[int, Reservation]], available: Mapping[s
         f"lower `replicas` or `resources: {{{name}: …}}`, use a fraction, or run on a larger cluster (--address)"
         for resource, name, amount in asked
         if amount > available.get(resource, 0)
+    )
+
+
+def misfit(reservations: Mapping[str, tuple[int, Reservation]], machines: Collection[Mapping[str, float]]) -> str:
+    """Which nodes have replicas that no single machine can hold, or an empty string."""
+    return "\n".join(
+        f"{name}: a replica reserves {reserved.cpus:g} cpus and {reserved.gpus:g} gpus, more than any one machine "
+        "of the cluster has: lower its `resources`"
+        for name, (_, reserved) in reservations.items()
+        if not any(reserved.cpus <= one.get("CPU", 0) and reserved.gpus <= one.get("GPU", 0) for one in machines)
     )

@@ -35,7 +35,8 @@ $body
 
 def render(outcome: Outcome, pipeline: str) -> str:
     """The page; everything that came from a file or a user is escaped."""
-    parts = [_results(node, outcome.rows) for node in dict.fromkeys(row.node for row in outcome.rows)]
+    parts = [_error(outcome.error)]
+    parts += [_results(node, outcome.rows) for node in dict.fromkeys(row.node for row in outcome.rows)]
     parts += [_refused(outcome), _dead(outcome.dead), _stages(outcome), _hints(outcome.hints)]
     return _PAGE.substitute(
         title=escape(pipeline), summary=escape(_summary(outcome)), body="\n".join(filter(None, parts))
@@ -46,6 +47,10 @@ def _summary(outcome: Outcome) -> str:
     aside = len(outcome.refused) + len(outcome.dead)
     ending = f"{aside} set aside" if aside else "nothing was set aside"
     return f"{outcome.seconds:.1f} seconds, {ending}."
+
+
+def _error(error: str) -> str:
+    return f'<h2 class="bad">The run did not come to its end</h2><pre>{escape(error)}</pre>' if error else ""
 
 
 def _results(node: str, rows: Sequence[ResultRow]) -> str:

@@ -15,6 +15,8 @@ from framefold.pipeline.report_page import render
 def write_report(outcome: Outcome, pipeline: str, run_dir: Path) -> None:
     """Write `report.json`, `report.html`, and one file per item set aside under `dead/`."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    for stale in (run_dir / "dead").glob("*.json"):
+        stale.unlink()  # of a run before, in the same folder
     for number, letter in enumerate(outcome.dead):
         _write_json(run_dir / "dead" / f"{letter.node}-{letter.key[:16] or number}.json", asdict(letter))
     _write_json(run_dir / "report.json", outcome.as_dict(pipeline))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
-from framefold.pipeline.errors import FramefoldError, Interrupted
+from framefold.pipeline.errors import FramefoldError, Interrupted, UsageError
 from framefold.pipeline.executor import Executor, LocalExecutor
 from framefold.pipeline.outcome import Outcome
 from framefold.pipeline.progress import Display, print_set_aside
@@ -18,8 +19,17 @@ if TYPE_CHECKING:
     from framefold.pipeline.spec import CheckedPipeline
 
 
-def run(pipeline: CheckedPipeline, console: Console, *, local: bool = False, address: str | None = None) -> Outcome:
-    """Run to the end and write `report.json`; RunFailed where no result came of it."""
+def run(
+    pipeline: CheckedPipeline,
+    console: Console,
+    *,
+    local: bool = False,
+    address: str | None = None,
+    report: bool = True,
+) -> Outcome:
+    """Run to the end and leave a report, if wanted, in the run's folder; RunFailed where no result came of it."""
+    if report:
+        _make_folder(pipeline.run_dir)  # before the work, which may take hours
     executor = _executor(pipeline, local=local, address=address)
     with _Signals() as signals, Display(console, pipeline.name) as display:
 
@@ -36,18 +46,28 @@ def run(pipeline: CheckedPipeline, console: Console, *, local: bool = False, add
         )
         try:
             return scheduler.run()
-        except FramefoldError:
-            print_set_aside(console, scheduler.outcome)
+        except BaseException as error:
+            scheduler.outcome.ended_by(error)
+            if isinstance(error, FramefoldError):
+                print_set_aside(console, scheduler.outcome)
             raise
         finally:
-            write_report(scheduler.outcome, pipeline.name, pipeline.run_dir)
+            if report:
+                write_report(scheduler.outcome, pipeline.name, pipeline.run_dir)
+
+
+def _make_folder(run_dir: Path) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"run_dir: {error}; name a folder that can be written, as in --set run_dir=PATH") from error
 
 
 class _Signals:
-    """SIGINT and SIGTERM, heard between two steps: an exception out of a signal handler may end inside Ray.
+    """SIGINT, SIGTERM and SIGHUP, heard between two steps: an exception out of a handler may end inside Ray.
 
     Entered after Ray has set its own handlers. The first signal ends the run in order, so that stages close
-    what they hold; the same signal again ends the process at once.
+    what they hold; the same signal again ends the process at once. One that is ignored, as under nohup, stays so.
     """
 
     def __init__(self) -> None:
@@ -55,8 +75,9 @@ class _Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -61,6 +61,7 @@ class Scheduler:
         self._flow = Flow([_shape(node) for node in nodes])
         self._calls: dict[Replica, Work] = {}
         self._held: dict[Replica, Produced] = {}
+        self._said: dict[Replica, list[SetAside | Reported | Hinted]] = {}
         self._seed, self._run_dir, self._watch = seed, run_dir, watch
         self.outcome = Outcome.of([node.name for node in nodes])
 
@@ -73,6 +74,8 @@ class Scheduler:
                 self._watch(self.outcome)
         finally:
             self.outcome.seconds = time.monotonic() - started
+            for replica in list(self._said):
+                self._tell(replica)
             self._executor.stop()
         return self.outcome
 
@@ -139,12 +142,8 @@ class Scheduler:
                 self._held[replica] = event
             case Produced():
                 self._route(replica, event)
-            case SetAside(label, reason):
-                self.outcome.refused.append(Refusal(replica[0], label, reason))
-            case Reported(label, values):
-                self.outcome.rows.append(ResultRow(replica[0], label, values))
-            case Hinted(command):
-                self.outcome.hints.append(command)
+            case SetAside() | Reported() | Hinted():
+                self._said.setdefault(replica, []).append(event)
             case Finished():
                 self._finished(replica, event)
             case Failed():
@@ -152,8 +151,20 @@ class Scheduler:
             case Died():
                 self._died(replica, event)
 
+    def _tell(self, replica: Replica) -> None:
+        """Pass on what a call said; only now, for one that is tried again says it again."""
+        for event in self._said.pop(replica, ()):
+            match event:
+                case SetAside(label, reason):
+                    self.outcome.refused.append(Refusal(replica[0], label, reason))
+                case Reported(label, values):
+                    self.outcome.rows.append(ResultRow(replica[0], label, values))
+                case Hinted(command):
+                    self.outcome.hints.append(command)
+
     def _route(self, replica: Replica, event: Produced) -> None:
-        ticket: _Ticket = self._calls[replica].entry.ticket or _Ticket()
+        work = self._calls[replica]
+        ticket: _Ticket = work.entry.ticket or _Ticket(key=f"{work.kind}/{replica[1]}")
         node = self._nodes[replica[0]]
         number = self._flow.next_seq(replica)[-1]
         child = _Ticket(
@@ -171,30 +182,37 @@ class Scheduler:
         node.cpu_seconds += event.cpu_seconds
         node.done += self._calls[replica].kind == "process"
         self._end_call(replica)
+        self._tell(replica)
         self._flow.done(replica)
 
     def _failed(self, replica: Replica, event: Failed) -> None:
         work = self._end_call(replica)
         if work is None:
-            raise RunFailed(f"{replica[0]} could not start: {event.message}\n{event.traceback}".rstrip())
-        entry = self._flow.failed(replica, retry=event.retry)
-        if entry is not None:
-            self._give_up(replica, work, entry, event)
+            raise RunFailed(f"{replica[0]} could not start: {_explained(event)}")
+        self._settle(replica, work, self._flow.failed(replica, retry=event.retry), event)
 
     def _died(self, replica: Replica, event: Died) -> None:
         work = self._end_call(replica)
         if work is None:
             raise RunFailed(f"{replica[0]}: its worker died while starting: {event.cause}")
         if self._nodes[replica[0]].stage_class.stateful:
-            raise RunFailed(f"{replica[0]}: its worker died at {_name(work)} and what it held is lost: {event.cause}")
+            lost = f"its worker died at {_name(work)} and what it held is lost; run again"
+            raise RunFailed(f"{replica[0]}: {lost}: {event.cause}")
         entry = self._flow.failed(replica, alive=False)
         self._executor.restart(replica)
-        if entry is not None:
-            self._give_up(replica, work, entry, Failed("WorkerDied", event.cause, event.cause))
+        self._settle(replica, work, entry, Failed("WorkerDied", event.cause, event.cause))
+
+    def _settle(self, replica: Replica, work: Work, entry: Entry | None, cause: Failed) -> None:
+        """The call is tried again, and what it said forgotten; or it is given up with its `entry`."""
+        if entry is None:
+            self._said.pop(replica, None)
+        else:
+            self._tell(replica)
+            self._give_up(replica, work, entry, cause)
 
     def _give_up(self, replica: Replica, work: Work, entry: Entry, cause: Failed) -> None:
         if work.kind == "finish" and self._nodes[replica[0]].is_sink:
-            raise RunFailed(f"{replica[0]} could not finish: {cause.message}")
+            raise RunFailed(f"{replica[0]} could not finish: {_explained(cause)}")
         ticket: _Ticket = entry.ticket or _Ticket(label=replica[0])
         self.outcome.nodes[replica[0]].failed += 1
         self.outcome.dead.append(
@@ -224,6 +242,11 @@ def _shape(node: Node) -> NodeShape:
         inputs=tuple((edge.node, edge.port) for edge in node.inputs),
         retries=node.retries,
     )
+
+
+def _explained(cause: Failed) -> str:
+    """The message alone where the stage worded it for people, else with its traceback."""
+    return f"{cause.message}\n{cause.traceback}".rstrip() if cause.retry else cause.message
 
 
 def _name(work: Work) -> str:

@@ -7,11 +7,12 @@ exceptions that are no `Exception` (constriction's `PanicException`), so the net
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +78,12 @@ class Worker:
 
     def run(self, task: Task, payload: Any) -> Iterator[Event | Any]:
         """The call's events; each `Produced` is followed by its payload."""
-        yield Started()
         clock = _Clock()
+        yield from clock.paused(Started())
         try:
             for output in self._outputs(task, payload):
-                yield from self._event(output, clock)
+                for event in self._event(output, clock):
+                    yield from clock.paused(event)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -90,20 +92,30 @@ class Worker:
             yield Finished(clock.seconds, clock.cpu_seconds)
 
     def close(self) -> None:
-        """Let the stage go."""
-        if self._stage is not None:
-            self._stage.close()
+        """Let the stage go. A stage that cannot even be closed must not cost the run its result."""
+        try:
+            if self._stage is not None:
+                self._stage.close()
+        except Exception:
+            logging.getLogger(__name__).exception("%s could not be closed", self._blueprint.context.node)
 
     def _outputs(self, task: Task, payload: Any) -> Iterator[Any]:
         if self._stage is None:
             raise RuntimeError(f"{self._blueprint.context.node} was given work before it was set up")
         if task.kind == "produce":
-            return self._stage.produce()
+            return self._iterated(self._stage.produce(), "produce")
         if task.kind == "finish":
-            return self._stage.finish()
+            return self._iterated(self._stage.finish(), "finish")
         self._check_accepted(payload)
         item = Item(task.key, task.label, task.seq, payload, task.attempt, task.seconds)
-        return iter(self._stage.process(item) or ())
+        return self._iterated(self._stage.process(item), "process")
+
+    def _iterated(self, outputs: Any, method: str) -> Iterator[Any]:
+        """What the method gave, one by one; a method that yields nothing may well return None."""
+        if outputs is not None and not isinstance(outputs, Iterable):
+            kind = type(outputs).__name__
+            raise TypeError(f"{self._blueprint.context.node}: {method} returned {kind}; let it yield what it gives")
+        return iter(() if outputs is None else outputs)
 
     def _event(self, output: Any, clock: _Clock) -> Iterator[Event | Any]:
         match output:
@@ -117,7 +129,7 @@ class Worker:
                 yield Hinted(command)
             case Emit(payload, identity, label, port):
                 self._check_emitted(payload, port)
-                yield Produced(port, identity, label or _label_of(payload), _size_of(payload), clock.seconds)
+                yield Produced(port, identity, label or _label_of(payload), _size_of(payload), clock.lap())
                 yield payload
             case payload:
                 yield from self._event(Emit(payload), clock)
@@ -151,10 +163,24 @@ def failure(error: BaseException) -> Failed:
 
 
 class _Clock:
-    """Working time of a call: the pauses in which its consumer holds it back do not count as CPU time."""
+    """Working time of a call: the pauses in which it is held back, or others take their turn, do not count."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.monotonic(), time.process_time()
+        self._lap = self._wall
+
+    def paused(self, event: Event | Any) -> Iterator[Event | Any]:
+        """Yield one event; the clock stands still until the call is taken up again."""
+        wall, cpu = time.monotonic(), time.process_time()
+        yield event
+        wall = time.monotonic() - wall
+        self._wall, self._lap, self._cpu = self._wall + wall, self._lap + wall, self._cpu + time.process_time() - cpu
+
+    def lap(self) -> float:
+        """Seconds since the call's output before."""
+        now = time.monotonic()
+        seconds, self._lap = now - self._lap, now
+        return seconds
 
     @property
     def seconds(self) -> float:

@@ -49,6 +49,7 @@ class ArchiveSink(Stage):
         """Open the archive under its temporary name."""
         self._device = device_of(context)
         self._totals = _Totals()
+        self._sizes: dict[str, int] = {}  # unit key to its bytes, for units that are stored but not yet measured
         self.config.path.parent.mkdir(parents=True, exist_ok=True)
         self._writer: ArchiveWriter | None = ArchiveWriter(self.config.path)
 
@@ -56,9 +57,11 @@ class ArchiveSink(Stage):
         """Append one unit; the same unit twice is stored once."""
         bits: Bitstream = item.payload
         writer = self._open_writer()
-        chunk, size = _append(writer, item.key, bits)
+        chunk, written = _append(writer, item.key, bits)
+        size = self._sizes.setdefault(item.key, written)
         measured = self._measure(writer, chunk, bits, item.seconds)
         self._totals.add(bits.span, measured)
+        del self._sizes[item.key]
         yield Row(bits.span.label, _columns(bits.span, size, measured) | {"encode_seconds": round(item.seconds, 1)})
 
     def finish(self) -> Iterator[Output]:
@@ -98,7 +101,7 @@ class ArchiveSink(Stage):
 
 
 def _append(writer: ArchiveWriter, key: str, bits: Bitstream) -> tuple[str, int]:
-    """The unit's chunk and the bytes that it takes on disk."""
+    """The unit's chunk and the bytes that it now takes on disk: none if an earlier attempt stored it."""
     span = bits.span
     source = writer.add_source(_document(span.source))
     codec = writer.add_codec(bits.codec, bits.config)

@@ -67,21 +67,46 @@ class Quality(Stage):
 
 
 class _Originals:
-    """The originals of one kind, read once, in order, alongside the decoded clips."""
+    """The originals of one kind, read alongside the decoded clips: once, if those come in the same order."""
 
     def __init__(self, kind: str, path: str | list[str]) -> None:
         source = VideoSource if kind == "video" else ImageSource
         self._path = path
-        self._stream = self._clips(source(source.Config(path=path)))
-        self._rest: list[Clip] = []
+        self._source = source(source.Config(path=path))
+        self._refused: dict[str, str] = {}
+        self._seen: set[str] = set()  # names and SHA-256 of the originals
+        self._seen_all = False
+        self._rewind()
 
     def take(self, decoded: Clip) -> Clip:
-        """The original frames of exactly the decoded span; FramefoldError where the originals lack some."""
+        """The original frames of exactly the decoded span; FramefoldError where the originals lack some.
+
+        What is not ahead may lie behind: another order, or a second attempt at the same clip.
+        """
+        if self._seen_all and not self._seen.intersection(_names(decoded)):
+            raise self._lacks(decoded)
+        clip = self._ahead(decoded)
+        if clip is None:
+            self._rewind()
+            clip = self._ahead(decoded)
+        if clip is None:
+            raise self._lacks(decoded)
+        return clip
+
+    def _rewind(self) -> None:
+        self._stream = self._clips()
+        self._rest: list[Clip] = []
+
+    def _lacks(self, decoded: Clip) -> FramefoldError:
+        refused = "".join(f"; {label} was refused: {reason}" for label, reason in self._refused.items())
+        return FramefoldError(f"{decoded.span.label} is not whole among the originals at {self._path}{refused}")
+
+    def _ahead(self, decoded: Clip) -> Clip | None:
         span, parts, missing = decoded.span, [], decoded.span.frame_count
         while missing:
             clip = self._rest.pop() if self._rest else next(self._stream, None)
             if clip is None:
-                raise FramefoldError(f"{span.label} is not among the originals at {self._path}: {missing} frames lack")
+                return None
             first = span.first_frame + span.frame_count - missing
             part = _cut(clip, first, missing) if _same_source(clip, decoded) else None
             if part is None:
@@ -96,16 +121,23 @@ class _Originals:
         if tail is not None:
             self._rest.append(tail)
 
-    def _clips(self, source: VideoSource | ImageSource) -> Iterator[Clip]:
-        for output in source.produce():
+    def _clips(self) -> Iterator[Clip]:
+        for output in self._source.produce():
             if isinstance(output, Refused):
-                raise FramefoldError(f"{output.label}: {output.reason}")
-            payload = output.payload if isinstance(output, Emit) else output
-            yield from clips_of(payload)
+                self._refused[output.label] = output.reason
+                continue
+            for clip in clips_of(output.payload if isinstance(output, Emit) else output):
+                self._seen |= _names(clip)
+                yield clip
+        self._seen_all = True
+
+
+def _names(clip: Clip) -> set[str]:
+    return {clip.span.source.name, clip.span.source.sha256}
 
 
 def _same_source(clip: Clip, decoded: Clip) -> bool:
-    return clip.span.source.name == decoded.span.source.name or clip.span.source.sha256 == decoded.span.source.sha256
+    return bool(_names(clip) & _names(decoded))
 
 
 def _cut(clip: Clip, first: int, count: int) -> Clip | None:

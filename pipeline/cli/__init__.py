@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from framefold.pipeline.errors import FramefoldError, SpecError
+from framefold.pipeline.errors import EXIT_FAILED, FramefoldError, SpecError
 
 COMMANDS = ("run", "check", "graph", "plugins", "info", "decode", "verify")
 """Each is a module beside this one, with `add(subparsers)`."""
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_output()
         return EXIT_BROKEN_PIPE
+    except OSError as error:  # the machine's doing: a full disk, no permission, no cluster
+        sys.stderr.write(f"pipeline: {error}\n")
+        return EXIT_FAILED
     return code
 
 

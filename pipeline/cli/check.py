@@ -30,8 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         return _run_json(args)
     checked = pipeline_file.load(args)
-    for warning in checked.warnings:
-        sys.stderr.write(f"{warning} (warning)\n")
+    pipeline_file.warn(checked)
     sys.stdout.write(f"ok: {checked.graph.describe()}\n")
     return EXIT_DONE
 

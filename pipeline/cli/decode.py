@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from framefold.pipeline.cli import screen
 
 Stages = dict[str, Mapping[str, Any]]
 
@@ -36,10 +36,9 @@ def run(args: argparse.Namespace) -> int:
     kinds = sorted({source["kind"] for source in describe(archive)["sources"]})
     mapping = {"pipeline": "decode", "stages": stages(archive, args.output, kinds, overwrite=args.overwrite)}
     checked = spec.from_mapping(f"pipeline decode {archive}", mapping)
-    outcome = runner.run(
-        checked, Console(stderr=True, markup=False, highlight=False), local=args.address is None, address=args.address
-    )
-    print_results(Console(markup=False, highlight=False), outcome)
+    progress, local = screen.console(stderr=True), args.address is None
+    outcome = runner.run(checked, progress, local=local, address=args.address, report=False)
+    print_results(screen.console(), outcome)
     return outcome.exit_code
 
 

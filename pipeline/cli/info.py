@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framefold.pipeline.archive import describe
+from framefold.pipeline.cli import screen
 from framefold.pipeline.errors import EXIT_DONE
 
 Row = Mapping[str, Any]
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
     else:
-        _show(facts, Console(file=sys.stdout, highlight=False))
+        _show(facts, screen.console())
     return EXIT_DONE
 
 

@@ -1,8 +1,9 @@
-"""What the commands that read a pipeline file have in common: its arguments and its loading."""
+"""What the commands that read a pipeline file have in common: its arguments, its loading, its warnings."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,3 +28,9 @@ def load(args: argparse.Namespace, *, preflight: bool = True) -> CheckedPipeline
     from framefold.pipeline import spec  # noqa: PLC0415 - `pipeline --help` must not wait for pydantic
 
     return spec.load(args.file, args.overrides, preflight=preflight)
+
+
+def warn(checked: CheckedPipeline) -> None:
+    """Print what looks odd to standard error, where it spoils no output."""
+    for warning in checked.warnings:
+        sys.stderr.write(f"{warning} (warning)\n")

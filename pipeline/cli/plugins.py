@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from framefold.pipeline.cli import screen
 from framefold.pipeline.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(*tables: Table) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only the human form needs it
-
-    console = Console()
+    console = screen.console()
     for table in tables:
         console.print(table)
 

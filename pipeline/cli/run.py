@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
-from framefold.pipeline.cli import pipeline_file
+from framefold.pipeline.cli import pipeline_file, screen
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,7 +13,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     pipeline_file.declare(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--local", action="store_true", help="in this process, without Ray")
-    where.add_argument("--address", help="a running Ray cluster, such as auto or ray://host:10001")
+    where.add_argument("--address", help="a running Ray cluster, such as auto or HOST:6379")
     parser.set_defaults(run=run)
 
 
@@ -25,8 +23,9 @@ def run(args: argparse.Namespace) -> int:
     from framefold.pipeline.progress import print_results  # noqa: PLC0415
 
     checked = pipeline_file.load(args)
-    console = Console(markup=False, highlight=False, emoji=False)
+    pipeline_file.warn(checked)
+    console = screen.console()
     outcome = runner.run(checked, console, local=args.local, address=args.address)
     print_results(console, outcome)
-    console.print(f"{checked.name}: {outcome.seconds:.1f} s, report in {checked.run_dir}/report.html", highlight=False)
+    console.print(f"{checked.name}: {outcome.seconds:.1f} s, report in {checked.run_dir}/report.html", soft_wrap=True)
     return outcome.exit_code

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from framefold.pipeline.cli import screen
 from framefold.pipeline.errors import EXIT_DONE, EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def compare(archive: Path, against: Sequence[str]) -> Outcome:
         "measured": {"stage": "quality", "inputs": ["frames"], "against": list(against)},
     }
     checked = spec.from_mapping(f"pipeline verify {archive}", {"pipeline": "verify", "stages": stages})
-    return runner.run(checked, Console(stderr=True, markup=False, highlight=False), local=True)
+    return runner.run(checked, screen.console(stderr=True), local=True, report=False)
 
 
 def _problems(archive: Path, outcome: Outcome) -> list[str]:
@@ -110,7 +109,7 @@ def _document(
 def _show(archive: Path, outcome: Outcome | None, problems: Sequence[str]) -> None:
     from framefold.pipeline.progress import print_results  # noqa: PLC0415
 
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = screen.console()
     if outcome:
         print_results(console, outcome)
     for problem in problems:

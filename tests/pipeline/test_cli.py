@@ -6,7 +6,10 @@ import sys
 import pytest
 
 from framefold.pipeline import cli, registry
+from framefold.pipeline.cli import screen
 from framefold.pipeline.errors import FramefoldError, SpecError
+from framefold.pipeline.outcome import Outcome, ResultRow
+from framefold.pipeline.progress import print_results
 from framefold.pipeline.testing import TOYS
 
 GOOD = """\
@@ -174,3 +177,36 @@ def test_checking_a_pipeline_needs_no_ray_and_no_torch(good):
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script, good], check=True)
+
+
+def test_run_prints_the_warnings_too(good, tmp_path, capsys):
+    arguments = ["--set", f"out.path={tmp_path / 'out.txt'}", "--set", f"run_dir={tmp_path / 'run'}"]
+    assert cli.main(["run", good, "--local", *arguments]) == 0
+    warning = f"{good}:4:3: stages.halves: nobody takes halves.even; what goes there is dropped (warning)\n"
+    assert capsys.readouterr().err == warning
+
+
+def test_what_the_machine_refuses_is_one_line_and_1(good, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise PermissionError(13, "Permission denied", "/out")
+
+    monkeypatch.setattr("framefold.pipeline.spec.load", fail)
+    assert cli.main(["check", good]) == 1
+    assert capsys.readouterr().err == "pipeline: [Errno 13] Permission denied: '/out'\n"
+
+
+def test_rays_client_is_refused_for_it_cannot_stream(good, tmp_path, capsys):
+    run_dir = f"run_dir={tmp_path / 'run'}"
+    assert cli.main(["run", good, "--address", "ray://nowhere:10001", "--set", run_dir]) == 2
+    assert "run on a node of the cluster with auto" in capsys.readouterr().err
+
+
+def test_tables_are_not_folded_in_a_pipe(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    outcome = Outcome.of(["archive"])
+    label = "a_rather_long_name_of_a_film_with_everything_in_it.mp4[1000:1024]"
+    outcome.rows.append(ResultRow("archive", label, {f"column_{n}": 10**n for n in range(6)}))
+    print_results(screen.console(), outcome)
+    assert any(label in line and "100,000" in line for line in capsys.readouterr().out.splitlines())
+    monkeypatch.setenv("COLUMNS", "70")
+    assert screen.console().width == 70

@@ -56,3 +56,9 @@ def test_the_json_and_the_dead_letter_say_the_same(tmp_path: Path) -> None:
     assert report["rows"][0]["psnr_db"] == 31.5
     (letter,) = (tmp_path / "dead").iterdir()
     assert json.loads(letter.read_text()) == report["set_aside"][0]
+
+
+def test_items_that_an_earlier_run_set_aside_are_not_left_beside_a_new_report(tmp_path: Path) -> None:
+    write_report(outcome(), "bunny", tmp_path)
+    write_report(Outcome.of(["frames"]), "bunny", tmp_path)
+    assert not list((tmp_path / "dead").iterdir())

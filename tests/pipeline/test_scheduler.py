@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefold.pipeline import spec
-from framefold.pipeline.errors import RunFailed
+from framefold.pipeline.errors import FramefoldError, Interrupted, RunFailed
 from framefold.pipeline.executor import LocalExecutor
 from framefold.pipeline.item import Item
 from framefold.pipeline.outcome import Outcome
 from framefold.pipeline.scheduler import Scheduler
-from framefold.pipeline.stage import Emit, Options, Output, Stage
+from framefold.pipeline.stage import Emit, Hint, Options, Output, Refused, Row, Stage
 from framefold.pipeline.testing import TOYS, Collect, Numbers
 
 
@@ -248,6 +249,100 @@ def test_unit_keys_depend_on_content_and_options_alone(tmp_path: Path) -> None:
     assert keys(tmp_path) == first
     assert keys(tmp_path, replicas=3) == first
     assert not set(keys(tmp_path, amount=2)) & set(first)
+
+
+class Talkative(Stage):
+    """Says something, then fails: once, or always."""
+
+    class Config(Options):
+        always: bool = False
+
+    accepts = int
+    emits = {"out": int}
+
+    def process(self, item: Item) -> Output:
+        yield Row(item.label, {"attempt": item.attempt})
+        yield Refused(f"part of {item.label}", "it is odd")
+        yield Hint(f"cat {item.label}")
+        if item.attempt == 0 or self.config.always:
+            raise ValueError("after all that")
+        yield item.payload
+
+
+@pytest.mark.parametrize(("always", "attempts"), [(False, [1, 1]), (True, [2, 2])])
+def test_what_an_attempt_said_counts_only_if_it_was_the_last(tmp_path: Path, always: bool, attempts: list[int]) -> None:
+    talkative = {"stage": "talkative", "always": always}
+    outcome = run(chain(tmp_path / "out", talkative, count=2), tmp_path, {"talkative": Talkative})
+    assert [row.values["attempt"] for row in outcome.rows if row.node == "n0"] == attempts
+    assert [one.label for one in outcome.refused] == ["part of n0", "part of n1"]
+    assert [hint for hint in outcome.hints if "cat n" in hint] == ["cat n0", "cat n1"]
+
+
+def test_what_a_source_refused_before_it_stumbled_is_said_once(tmp_path: Path) -> None:
+    SourceThatStumbles.stumbled = False
+    stages = chain(tmp_path / "out", count=6, refuse=[1])
+    stages["numbers"]["stage"] = "stumbling"
+    outcome = run(stages, tmp_path, {"stumbling": SourceThatStumbles})
+    assert SourceThatStumbles.stumbled
+    assert [one.label for one in outcome.refused] == ["n1"]
+
+
+def test_what_a_call_said_is_not_lost_with_the_run(tmp_path: Path) -> None:
+    stages = chain(tmp_path / "out", {"stage": "double"}, refuse=[0])
+    checked = spec.from_mapping("toys", {"stages": stages}, extra_stages=TOYS)
+    scheduler = Scheduler(list(checked.graph), LocalExecutor(), seed=0, run_dir=tmp_path, watch=_stop_after_three)
+    with pytest.raises(Interrupted):
+        scheduler.run()
+    assert [one.label for one in scheduler.outcome.refused] == ["n0"]
+
+
+def _stop_after_three(outcome: Outcome) -> None:
+    if outcome.nodes["n0"].done == 3:
+        raise Interrupted(signal.SIGTERM)
+
+
+class Tally(Stage):
+    """Hands out one number per replica at the end, naming no identity."""
+
+    accepts = int
+    emits = {"out": int}
+
+    def process(self, item: Item) -> None:
+        return None
+
+    def finish(self) -> Output:
+        yield 1
+
+
+def test_replicas_that_flush_give_items_with_keys_of_their_own(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    middle = ({"stage": "tally", "replicas": 3}, {"stage": "keys"})
+    run(chain(out, *middle), tmp_path, {"tally": Tally, "keys": Keys})
+    assert len(set(out.read_text().splitlines())) == 3
+
+
+class Explains(Collect):
+    """Knows why it cannot go on."""
+
+    class Config(Collect.Config):
+        at: str
+
+    def setup(self, context: Any) -> None:
+        if self.config.at == "setup":
+            raise FramefoldError("the disk is full; free some of it")
+
+    def finish(self) -> Output:
+        raise FramefoldError("the disk is full; free some of it")
+        yield
+
+
+@pytest.mark.parametrize(("at", "what"), [("setup", "start"), ("finish", "finish")])
+def test_a_stage_that_explains_itself_ends_the_run_without_a_traceback(tmp_path: Path, at: str, what: str) -> None:
+    stages = chain(tmp_path / "out")
+    stages["sink"] |= {"stage": "explains", "at": at}
+    with pytest.raises(RunFailed) as caught:
+        run(stages, tmp_path, {"explains": Explains})
+    assert str(caught.value) == f"sink could not {what}: the disk is full; free some of it"
 
 
 class CountLive(Stage):
