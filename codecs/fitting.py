@@ -28,6 +28,8 @@ WINDOW_STEPS = 50
 """Steps between two looks at the error; rounded up to whole epochs, so that windows compare."""
 BLOW_UP = 4.0
 """A window whose error is this many times the best window's (6 dB) counts as diverged ..."""
+KEPT = 1.3
+"""Parameters are remembered as good while their window's error is below this many times the best one's."""
 SMALL_ERROR = 1e-4
 """... unless it is still below 4 times this (40 dB): near perfection an error multiplies without harm."""
 MAX_RESTORES = 3
@@ -218,7 +220,8 @@ class _Run:
             return False
         self.best = min(self.best, mse)
         self.last_mse = mse
-        self.keep()
+        if mse <= KEPT * max(self.best, SMALL_ERROR):  # one that is on its way out is no place to go back to
+            self.keep()
         return self.plan.target_psnr_db is not None and _decibels(mse) >= self.plan.target_psnr_db
 
     def _healthy(self, mse: float) -> bool:

@@ -140,7 +140,7 @@ def sine_plan(config: SineConfig, shape: Shape) -> FitPlan:
         raise ValueError(f"siren: sizes are still open in {config!r}; resolve the configuration first")
     _, _, height, width = shape
     lattice = max(1, min(height, width, round(math.sqrt(height * width / POINTS_PER_STEP))))
-    rate = min(5e-3, 0.5 / (config.depth * config.width))
+    rate = min(3e-3, 0.5 / (config.depth * config.width))
     return FitPlan(steps=4000, learning_rate=rate, lattice=lattice, warm_up=0.05)
 
 

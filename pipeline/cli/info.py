@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(facts: Row, console: Console) -> None:
-    console.print(_table("sources", _SOURCE_COLUMNS, facts["sources"]))
-    console.print(_table("chunks", _CHUNK_COLUMNS, facts["chunks"]))
+    console.print(_table("source", _SOURCE_COLUMNS, facts["sources"]))
+    console.print(_table("chunk", _CHUNK_COLUMNS, facts["chunks"]))
     bits = _figure(facts["bits_per_pixel"], ".4f")
     console.print(
         Text(f"{_safe(facts['archive'])}: {facts['bytes']:,} bytes, {bits} bits per pixel, "),
@@ -68,7 +68,9 @@ _CHUNK_COLUMNS = (
 
 
 def _table(title: str, columns: Sequence[tuple[str, Any]], rows: Sequence[Row]) -> Table:
-    table = Table(title=f"{len(rows)} {title}", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=f"{len(rows)} {title}{'' if len(rows) == 1 else 's'}", title_justify="left", box=None, pad_edge=False
+    )
     for number, (name, _) in enumerate(columns):
         table.add_column(name, justify="left" if number < 3 else "right", overflow="fold")
     for row in rows:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from framefold.codecs.base import FitSettings
-from framefold.codecs.fitting import FitDivergedError, FitPlan, fit, schedule, tensors_of
+from framefold.codecs.fitting import FitDivergedError, FitPlan, _Run, fit, schedule, tensors_of
 from framefold.codecs.losses import loss_and_error, ssim
 from framefold.codecs.testing import moving_shapes
 
@@ -172,6 +172,19 @@ def test_a_perfect_fit_is_not_taken_for_a_diverging_one():
 def test_a_fit_that_keeps_diverging_gives_up_by_name(frames):
     with pytest.raises(FitDivergedError, match=r"4 times.*learning_rate"):
         list(fit(Shifted(frames, at=60, value=math.nan, once=False), frames, plan(steps=1000)))
+
+
+def test_a_network_on_its_way_out_is_not_what_is_gone_back_to(frames):
+    module = Painter(frames)
+    run = _Run(module, frames, plan(steps=1000), {})
+    good = module.pictures.detach().clone()
+    for shift, error in ((0.0, 0.01), (0.1, 0.03), (0.5, 0.05)):  # sound, worse, diverged
+        with torch.no_grad():
+            module.pictures += shift
+        run.error.fill_(50 * error)
+        run.window_steps = 50
+        run.close_window()
+    assert torch.equal(module.pictures, good)
 
 
 def test_a_fit_that_was_never_sound_says_so(frames):
