@@ -6,9 +6,8 @@ file cannot smuggle in a size or a time base that later code would trip over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -79,16 +78,6 @@ class Span(BaseModel, frozen=True):
             return self.source.name
         return f"{self.source.name}[{self.first_frame}:{self.first_frame + len(self.pts)}]"
 
-    @property
-    def start_seconds(self) -> Fraction:
-        """Presentation time of the first frame."""
-        return self.pts[0] * Fraction(*self.source.time_base)
-
-    @property
-    def duration_seconds(self) -> Fraction:
-        """From the first frame's appearance to the last frame's disappearance."""
-        return (self.pts[-1] - self.pts[0] + self.duration_ticks) * Fraction(*self.source.time_base)
-
     def part(self, start: int, stop: int) -> Span:
         """The frames `start ... stop - 1` of this span (counted from its own beginning)."""
         last = self.pts[stop] - self.pts[stop - 1] if stop < len(self.pts) else self.duration_ticks
@@ -119,6 +108,23 @@ class Clip:
     def nbytes(self) -> int:
         """Bytes of pixels."""
         return self.frames.nbytes
+
+    def part(self, start: int, stop: int) -> Clip:
+        """The frames `start ... stop - 1` of this clip, counted from its own beginning; a view, no copy."""
+        return Clip(span=self.span.part(start, stop), frames=self.frames[start:stop])
+
+
+def join(pieces: Sequence[Clip]) -> Clip:
+    """Consecutive clips of one source as one; a single one is given back as it is."""
+    if len(pieces) == 1:
+        return pieces[0]
+    span = Span(
+        source=pieces[0].span.source,
+        first_frame=pieces[0].span.first_frame,
+        pts=tuple(pts for piece in pieces for pts in piece.span.pts),
+        duration_ticks=pieces[-1].span.duration_ticks,
+    )
+    return Clip(span=span, frames=np.concatenate([piece.frames for piece in pieces]))
 
 
 @dataclass(frozen=True, kw_only=True)

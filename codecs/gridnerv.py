@@ -118,8 +118,8 @@ class GridNerv(NetworkCodec[GridNervConfig]):
     ever fewer nodes in time: still detail is stored once, motion coarsely. No flows and no neighbouring
     frames, so a frame costs one pass. Plain convolutions instead of grouped ones.
 
-    Differences from NeRV. No encoding of time, no MLP, no sigmoid; and no head at full resolution, which made
-    a step 1.7 times as long: the last block gives RGB itself.
+    Differences from NeRV. No encoding of time, no MLP, no sigmoid; and no head at full resolution, which costs
+    more time than it gives: the last block gives RGB itself.
     """
 
     name: ClassVar[str] = "gridnerv"

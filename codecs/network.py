@@ -30,11 +30,6 @@ class FittedNetwork:
     """The pixels it was fitted to, for stages that fine-tune or measure; never written to an archive."""
 
     @property
-    def parameter_count(self) -> int:
-        """Number of scalar parameters."""
-        return sum(tensor.size for tensor in self.tensors.values())
-
-    @property
     def nbytes(self) -> int:
         """Bytes of parameters and of the pixels that travel along."""
         pixels = self.target.nbytes if self.target else 0

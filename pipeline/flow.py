@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Seq = tuple[int, ...]
+from framefold.pipeline.item import Seq
+
 Replica = tuple[str, int]
 """Node name and replica number."""
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-Sequence = tuple[int, ...]
+Seq = tuple[int, ...]
 """Place in source order: (source, n-th output), one more number for each stage that divided the item."""
 
 
@@ -17,7 +17,7 @@ class Item:
     key: str
     """Unit key: hex SHA-256 over the content's identity and the options of every stage so far."""
     label: str
-    seq: Sequence
+    seq: Seq
     payload: Any
     attempt: int = 0
     """0 on the first try."""

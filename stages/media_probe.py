@@ -25,59 +25,15 @@ from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE
 from framefold.pipeline.errors import RefusedInput
 from framefold.stages.media_tail import missing_tail
 
-FORMATS = (
-    *(
-        "mov",
-        "mp4",
-        "m4a",
-        "3gp",
-        "3g2",
-        "mj2",
-        "matroska",
-        "webm",
-        "avi",
-        "mpegts",
-        "mpeg",
-        "flv",
-        "ogg",
-        "nut",
-    ),
-    *("asf", "mxf", "dv", "yuv4mpegpipe", "ivf", "h264", "hevc", "obu", "m4v", "mpegvideo"),
+FORMATS = tuple(
+    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpeg flv ogg nut "
+    "asf mxf dv yuv4mpegpipe ivf h264 hevc obu m4v mpegvideo".split()
 )
 """FFmpeg's names of the demuxers that may run. None of them follows a reference to another file by itself."""
 
-SUFFIXES = (
-    *(
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".3gp",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".ts",
-        ".m2ts",
-        ".mts",
-        ".mpg",
-        ".mpeg",
-        ".vob",
-    ),
-    *(
-        ".flv",
-        ".ogv",
-        ".nut",
-        ".wmv",
-        ".asf",
-        ".mxf",
-        ".dv",
-        ".y4m",
-        ".ivf",
-        ".h264",
-        ".264",
-        ".hevc",
-        ".265",
-        ".obu",
-    ),
+SUFFIXES = tuple(
+    ".mp4 .m4v .mov .3gp .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .vob "
+    ".flv .ogv .nut .wmv .asf .mxf .dv .y4m .ivf .h264 .264 .hevc .265 .obu".split()
 )
 """What is taken for a video in a folder."""
 

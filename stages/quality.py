@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from pydantic import Field
 
-from framefold.codecs.clip import Clip, ImageBatch
+from framefold.codecs.clip import Clip, ImageBatch, join
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Emit, Options, Output, Refused, Row, Stage, StageContext
@@ -114,7 +113,7 @@ class _Originals:
             parts.append(part)
             missing -= part.span.frame_count
             self._keep_tail(clip, first + part.span.frame_count)
-        return _joined(parts)
+        return join(parts)
 
     def _keep_tail(self, clip: Clip, stop: int) -> None:
         tail = _cut(clip, stop, clip.span.frame_count)
@@ -146,13 +145,4 @@ def _cut(clip: Clip, first: int, count: int) -> Clip | None:
     stop = min(start + count, clip.span.frame_count)
     if start < 0 or start >= stop:
         return None
-    return Clip(span=clip.span.part(start, stop), frames=clip.frames[start:stop])
-
-
-def _joined(parts: Sequence[Clip]) -> Clip:
-    if len(parts) == 1:
-        return parts[0]
-    first, last = parts[0].span, parts[-1].span
-    pts = tuple(tick for part in parts for tick in part.span.pts)
-    span = first.model_copy(update={"pts": pts, "duration_ticks": last.duration_ticks})
-    return Clip(span=span, frames=np.concatenate([part.frames for part in parts]))
+    return clip.part(start, stop)

@@ -16,7 +16,7 @@ from framefold.pipeline.stage import Options, Output, Stage
 class QuantizeConfig(Options, frozen=True):
     """Options of `quantize`."""
 
-    bits: int = Field(default=8, ge=2, le=8, description="per weight, before entropy coding")
+    bits: int = Field(default=8, ge=2, le=8, description="per weight; vectors and the smallest tensors get a few more")
     granularity: Literal["tensor", "channel"] = Field(default="channel", description="one step per tensor or channel")
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from framefold.codecs.clip import Clip, Span
+from framefold.codecs.clip import Clip, Span, join
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Emit, Options, Output, PortType, Stage
 from framefold.stages.media_files import Identities
@@ -66,21 +65,8 @@ def cut(clip: Clip, frames_per_clip: int) -> Iterator[Clip]:
     while start < clip.span.frame_count:
         room = frames_per_clip - (clip.span.first_frame + start) % frames_per_clip
         stop = min(start + room, clip.span.frame_count)
-        yield Clip(span=clip.span.part(start, stop), frames=clip.frames[start:stop])
+        yield clip.part(start, stop)
         start = stop
-
-
-def join(pieces: Sequence[Clip]) -> Clip:
-    """Consecutive clips of one source as one."""
-    if len(pieces) == 1:
-        return pieces[0]
-    span = Span(
-        source=pieces[0].span.source,
-        first_frame=pieces[0].span.first_frame,
-        pts=tuple(pts for piece in pieces for pts in piece.span.pts),
-        duration_ticks=pieces[-1].span.duration_ticks,
-    )
-    return Clip(span=span, frames=np.concatenate([piece.frames for piece in pieces]))
 
 
 def _stop(span: Span) -> int:
