@@ -11,7 +11,7 @@ from pydantic import Field
 from framefold.codecs.clip import ImageBatch
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
-from framefold.pipeline.stage import Options, Output, PortType, Row, Stage
+from framefold.pipeline.stage import Options, Output, PortType, Row, Stage, StageContext
 from framefold.stages.media_encode import write_png
 from framefold.stages.media_names import beneath, picture_names
 from framefold.stages.media_output import StagedFolder, folder_problem
@@ -36,6 +36,7 @@ class ImageSink(Stage):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._target = Path(config.path).expanduser()
+        self._node = ""
         self._drafts: StagedFolder | None = None
         """Numbered files: their names are settled when all are known."""
         self._written: dict[tuple[str, int], tuple[Path, str]] = {}
@@ -47,9 +48,13 @@ class ImageSink(Stage):
         problem = folder_problem(Path(config.path).expanduser(), overwrite=config.overwrite)
         return [("path", problem)] if problem else []
 
+    def setup(self, context: StageContext) -> None:
+        """Several sinks may fill one folder: each writes under its own name before."""
+        self._node = context.node
+
     def process(self, item: Item) -> Iterator[Output]:
         """Write the pictures of one batch."""
-        self._drafts = self._drafts or StagedFolder(self._target)
+        self._drafts = self._drafts or StagedFolder(self._target, self._node)
         for place, picture in enumerate(item.payload):
             beneath(self._drafts.path, picture.span.source.name)
             if (item.key, place) not in self._written:

@@ -58,7 +58,7 @@ class VideoSink(Stage):
         """Of a folder of PNGs: source name to its staged subfolder."""
         self._next_frame = 0
         self._current_item = ""
-        self._threads = 1
+        self._node, self._threads = "", 1
         self._videos = self._frames = 0
 
     @classmethod
@@ -70,6 +70,7 @@ class VideoSink(Stage):
 
     def setup(self, context: StageContext) -> None:
         """Take as many encoder threads as there are cores granted."""
+        self._node = context.node
         self._threads = max(1, int(context.cpus))
 
     def process(self, item: Item) -> Iterator[Output]:
@@ -124,7 +125,7 @@ class VideoSink(Stage):
                 f"{self._target} holds one video, {self._source.name}, and cannot take {source.name} "
                 "as well; name a folder instead: end the path in '/'"
             )
-        self._staged = StagedFile(self._target)
+        self._staged = self._staged or StagedFile(self._target)
         crf = self.config.crf if self._target.suffix.lower() == ".mp4" else None
         self._writer = ContainerWriter(self._staged.path, source, crf=crf, threads=self._threads)
 
@@ -132,7 +133,7 @@ class VideoSink(Stage):
         self._end_source()
         if source.name.casefold() in map(str.casefold, self._folders):
             raise FramefoldError(f"two sources are called {source.name}; decode them one by one")
-        self._staged = self._staged or StagedFolder(self._target)
+        self._staged = self._staged or StagedFolder(self._target, self._node)
         folder = beneath(self._staged.path, source.name)
         self._writer = PngWriter(folder)
         self._folders[source.name] = folder

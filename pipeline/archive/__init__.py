@@ -1,5 +1,6 @@
 """The container: bytes in, bytes out, no codec and no engine known; docs/archive-format.md specifies it."""
 
+from framefold.pipeline.archive.bank import Bank
 from framefold.pipeline.archive.contents import CodecEntry, SourceEntry, UnitEntry, UnitRecord
 from framefold.pipeline.archive.describe import describe
 from framefold.pipeline.archive.errors import ArchiveError, Code
@@ -11,6 +12,7 @@ __all__ = [
     "ArchiveError",
     "ArchiveReader",
     "ArchiveWriter",
+    "Bank",
     "Code",
     "CodecEntry",
     "Finding",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,6 +14,8 @@ from framefold.pipeline.archive.files import InputFile
 from framefold.pipeline.archive.limits import MAX_FRAMES, MAX_JSON, MAX_NAME, MAX_PIXELS, MAX_SIDE, MAX_TICK
 from framefold.pipeline.archive.records import UNIT, IndexEntry, chunk_id
 from framefold.pipeline.archive.unit import UnitHead
+
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +174,16 @@ def read_unit(
         duration_ticks=head.duration_ticks,
         payload=payload[start:],
     )
+
+
+def checked_manifest(manifest: Document) -> Document:
+    """Return the manifest, if it says when (UTC) and by what the archive was made."""
+    created, generator = manifest.get("created"), manifest.get("generator")
+    if not isinstance(generator, str) or not generator:
+        raise ArchiveError(Code.RECORD, f"manifest generator is {generator!r}; the writing program's name is needed")
+    if not isinstance(created, str) or not _UTC.fullmatch(created):
+        raise ArchiveError(Code.RECORD, f"manifest created is {created!r}; UTC such as 2026-01-31T12:00:00Z is needed")
+    return manifest
 
 
 def _text(document: Document, name: str) -> str:

@@ -34,6 +34,7 @@ class Code(StrEnum):
     MISUSE = "F019"
     FOREIGN_BYTES = "F020"
     CUT = "F021"
+    LOCKED = "F022"
 
 
 _COPY = "fetch the file again or restore it from another copy"
@@ -60,6 +61,7 @@ REMEDY = {
     Code.MISUSE: "open a new one",
     Code.FOREIGN_BYTES: _COPY,
     Code.CUT: _COPY,
+    Code.LOCKED: "wait until the other writer has ended, or end it, or write to another path",
 }
 
 

@@ -1,12 +1,10 @@
-"""The operating system's side: exact reads, whole writes, and a file that takes its name all at once."""
+"""The operating system's side of reading: exact reads by offset, and never of what is no file."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from framefold.pipeline.archive.errors import ArchiveError, Code
@@ -82,68 +80,3 @@ def pread_exactly(fd: int, length: int, offset: int) -> bytes:
         pieces.append(piece)
         offset, length = offset + len(piece), length - len(piece)
     return b"".join(pieces)
-
-
-class OutputFile:
-    """A file under a temporary name, `.{name}.{8 hex}.part` beside its final one, until it is published."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder")
-            self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except (OSError, ValueError) as error:
-            raise self._failed("begin", error) from error
-
-    def write(self, data: bytes, offset: int) -> None:
-        """Write all of `data`, the new end of the file; after a failure the file ends at `offset`."""
-        try:
-            self._write_all(data, offset)
-        except OSError as error:
-            self.cut(offset)
-            raise self._failed("write", error) from error
-
-    def _write_all(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, offset)
-            view, offset = view[written:], offset + written
-
-    def cut(self, end: int) -> None:
-        """Forget everything from `end` on."""
-        try:
-            os.ftruncate(self.fd, end)
-        except OSError:
-            # Harmless: the next write begins at `end` all the same, and `publish` cuts again.
-            return
-
-    def publish(self, end: int) -> None:
-        """Flush the first `end` bytes to the medium and take the final name, in one step."""
-        try:
-            os.ftruncate(self.fd, end)
-            os.fsync(self.fd)
-            self.part.replace(self.path)
-        except OSError as error:
-            raise self._failed("publish", error) from error
-
-    def sync_folder(self) -> None:
-        """Make the new name survive a power cut."""
-        try:
-            fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise self._failed("flush the folder of", error) from error
-
-    def discard(self) -> None:
-        """Close the file and remove its temporary name, if it still has it."""
-        os.close(self.fd)
-        self.part.unlink(missing_ok=True)
-
-    def _failed(self, what: str, error: Exception) -> ArchiveError:
-        return ArchiveError(Code.IO, f"cannot {what} the archive: {error}", archive=str(self.path))

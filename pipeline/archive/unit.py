@@ -99,16 +99,22 @@ class UnitHead:
     @classmethod
     def unpack(cls, payload: bytes) -> tuple[Self, int]:
         """Return the head, and where in `payload` the codec's bytes begin."""
+        key, end = cls.key_and_end(payload)
+        _, codec, first_frame, duration, _ = cls._FIXED.unpack_from(payload)
+        pts = _spell_out(payload[cls._FIXED.size : end])
+        return cls(key=key, codec=codec, first_frame=first_frame, duration_ticks=duration, pts=pts), end
+
+    @classmethod
+    def key_and_end(cls, payload: bytes) -> tuple[str, int]:
+        """Return the key, and where in `payload` the codec's bytes begin; the times are not looked at."""
         if len(payload) < cls._FIXED.size:
             raise ArchiveError(Code.RECORD, f"a unit of {len(payload)} bytes has no room for its head")
-        key, codec, first_frame, duration, count = cls._FIXED.unpack_from(payload)
+        key, _, _, _, count = cls._FIXED.unpack_from(payload)
         end = cls._FIXED.size + count * Run.LAYOUT.size
         if not 1 <= count <= MAX_FRAMES or end > len(payload):
             allowed = f"1 to {MAX_FRAMES}, inside {len(payload)} bytes"
             raise ArchiveError(Code.LIMIT, f"a unit's head says {count} runs of times; allowed are {allowed}")
-        pts = _spell_out(payload[cls._FIXED.size : end])
-        head = cls(key=key.hex(), codec=codec, first_frame=first_frame, duration_ticks=duration, pts=pts)
-        return head, end
+        return key.hex(), end
 
 
 def _spell_out(data: bytes) -> tuple[int, ...]:

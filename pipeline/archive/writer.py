@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from zlib import crc32
 
+from framefold.pipeline.archive.bank import Bank
 from framefold.pipeline.archive.chunks import digest, pack_chunk
-from framefold.pipeline.archive.contents import CodecEntry, SourceEntry, UnitRecord, read_unit
-from framefold.pipeline.archive.documents import Document, pack_document, unpack_document
+from framefold.pipeline.archive.contents import CodecEntry, SourceEntry, UnitRecord, checked_manifest, read_unit
+from framefold.pipeline.archive.documents import pack_document, unpack_document
 from framefold.pipeline.archive.errors import ArchiveError, Code, located
-from framefold.pipeline.archive.files import InputFile, OutputFile
+from framefold.pipeline.archive.files import InputFile
 from framefold.pipeline.archive.limits import MAX_PAYLOAD
+from framefold.pipeline.archive.output import OutputFile
 from framefold.pipeline.archive.records import (
     CODEC,
     HEADER_BYTES,
@@ -32,11 +33,9 @@ from framefold.pipeline.archive.records import (
 )
 from framefold.pipeline.archive.unit import UnitHead
 
-_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
-
 
 class ArchiveWriter:
-    """One archive being written; nothing is seen under `path` until `commit`.
+    """One archive being written; nothing is seen under `path` until `commit`, and nobody else writes it.
 
     Every method either does all of its work or leaves the archive as it was, so each may be repeated after
     an `ArchiveError`. As a context manager it aborts unless `commit` was reached. Not for several threads.
@@ -51,7 +50,8 @@ class ArchiveWriter:
         self._codecs: list[CodecEntry] = []
         self._known: dict[tuple[bytes, bytes], int] = {}  # (chunk type, JSON) to source or codec number
         self._units: dict[str, int] = {}  # unit key to chunk number
-        self._measured: dict[int, bytes] = {}  # unit's chunk number to the JSON of its last measurement
+        self._qualities: list[tuple[int, bytes]] = []  # unit's chunk number and JSON of each measurement
+        self._measured: dict[int, bytes] = {}  # the last of them for each unit
         self._open = True
         self._file = OutputFile(self.path)
         try:
@@ -64,6 +64,11 @@ class ArchiveWriter:
     def size_bytes(self) -> int:
         """Bytes written so far, headers and padding counted."""
         return self._end
+
+    @property
+    def bank(self) -> Bank:
+        """What a writer before, interrupted at the same archive, had measured."""
+        return self._file.bank
 
     def add_source(self, document: Mapping[str, Any]) -> int:
         """Store what is known of an original file; the number that units refer to.
@@ -136,18 +141,35 @@ class ArchiveWriter:
         data = pack_document({"unit": chunk, "measured": document})
         if self._measured.get(number) != data:
             self._append(QUALITY, data, stream=self._entries[number].stream, first_item=number)
+            self._qualities.append((number, data))
             self._measured[number] = data
 
     def commit(self, manifest: Mapping[str, Any]) -> Path:
         """Finish the file and give it its name; `manifest` needs `generator` and `created` (UTC, ISO)."""
-        data = pack_document(_checked(manifest))
-        with self._all_or_nothing():
+        data = pack_document(checked_manifest(manifest))
+        with self._as_before(Exception):  # not KeyboardInterrupt: it may come when the file has its name already
             self._append(MANIFEST, data)
             self._file.publish(self._write_index())
         self._open = False
         os.close(self._file.fd)
         self._file.sync_folder()
         return self.path
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Take what is added inside only if nothing is raised there: a unit with its measurement, or neither."""
+        with self._as_before(BaseException):
+            yield
+
+    def suspend(self) -> None:
+        """Stop for now: measured units stay in the temporary file, for the next writer's `bank`.
+
+        Without one it is as `abort`; nothing happens after `commit` or a second time.
+        """
+        if self._open and self._measured:
+            self._open = False
+            self._file.leave()
+        self.abort()
 
     def abort(self) -> None:
         """Remove the temporary file; nothing happens after `commit` or a second time."""
@@ -213,14 +235,27 @@ class ArchiveWriter:
         return last.offset + last.disk_bytes if last else HEADER_BYTES
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        count, end = len(self._entries), self._end
+    def _as_before(self, caught: type[BaseException]) -> Iterator[None]:
+        count = len(self._entries)
         try:
             yield
-        except Exception:  # not KeyboardInterrupt: it may come when the file has its name already
-            del self._entries[count:]
-            self._file.cut(end)
+        except caught:
+            if self._open:
+                self._forget(count)
             raise
+
+    def _forget(self, count: int) -> None:
+        """Drop all chunks from `count` on."""
+        kinds = [entry.kind for entry in self._entries[:count]]
+        del self._entries[count:]
+        self._file.cut(self._end)
+        del self._sources[kinds.count(SOURCE) :]
+        del self._codecs[kinds.count(CODEC) :]
+        del self._qualities[kinds.count(QUALITY) :]
+        left = {SOURCE: len(self._sources), CODEC: len(self._codecs)}
+        self._known = {key: number for key, number in self._known.items() if number < left[key[0]]}
+        self._units = {key: number for key, number in self._units.items() if number < count}
+        self._measured = dict(self._qualities)
 
     def _next_id(self, kind: bytes) -> str:
         return chunk_id(kind, len(self._entries))
@@ -237,12 +272,3 @@ class ArchiveWriter:
     def _require_open(self) -> None:
         if not self._open:
             raise ArchiveError(Code.MISUSE, "this writer was committed or aborted", archive=str(self.path))
-
-
-def _checked(manifest: Document) -> Document:
-    created, generator = manifest.get("created"), manifest.get("generator")
-    if not isinstance(generator, str) or not generator:
-        raise ArchiveError(Code.RECORD, f"manifest generator is {generator!r}; the writing program's name is needed")
-    if not isinstance(created, str) or not _UTC.fullmatch(created):
-        raise ArchiveError(Code.RECORD, f"manifest created is {created!r}; UTC such as 2026-01-31T12:00:00Z is needed")
-    return manifest

@@ -1,49 +1,381 @@
-"""`archive_sink` tried again after a failure half way: every unit once, with its true size."""
+"""`archive_sink` interrupted, tried again and set up again: every unit once, and no measuring twice."""
 
 from __future__ import annotations
 
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
 
-from framefold.pipeline import spec
-from framefold.pipeline.archive import describe
-from framefold.pipeline.executor import LocalExecutor
-from framefold.pipeline.scheduler import Scheduler
+from framefold.codecs import bitstream
+from framefold.codecs.base import FitSettings
+from framefold.codecs.clip import Clip, Source, Span
+from framefold.codecs.network import Bitstream
+from framefold.codecs.quantize import quantize
+from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter, lock, verify
+from framefold.pipeline.item import Item
+from framefold.pipeline.stage import Row, StageContext
 from framefold.stages import archive_sink
+from framefold.stages.archive_sink import ArchiveSink, ArchiveSinkConfig
+from framefold.stages.codec_choice import CodecChoice
+
+KILLED = """
+import json, os, pickle, signal, sys
+from pathlib import Path
+import torch
+from framefold.pipeline.stage import StageContext
+from framefold.stages.archive_sink import ArchiveSink, ArchiveSinkConfig
+
+def killed_at(number):
+    calls = 0
+    def dying(name, real):
+        def call(*args, **options):
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                if name == "pwrite":
+                    fd, data, offset = args
+                    real(fd, data[: len(data) // 2], offset)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **options)
+        return call
+    for name in ("pwrite", "ftruncate", "fsync", "replace"):
+        setattr(os, name, dying(name, getattr(os, name)))
+
+def run(path):
+    sink = ArchiveSink(ArchiveSinkConfig(path=path))
+    sink.setup(StageContext("archive"))
+    for item in items:
+        list(sink.process(item))
+    list(sink.finish())
+
+folder, items = Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes())
+torch.set_num_threads(1)  # a thread would not survive the fork
+run(folder / "warm" / "x.fold")
+ends = []
+for name in sys.argv[3:]:
+    for number in map(int, name.split(",")):
+        child = os.fork()
+        if not child:
+            killed_at(number)
+            run(folder / name / "x.fold")
+            os._exit(0)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(ends))
+"""
 
 
-def test_a_unit_whose_measuring_failed_once_is_stored_once_and_shown_with_its_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def kill(folder: Path, items: Sequence[Item], *names: str) -> list[int]:
+    """Runs of the sink in `folder/name`, SIGKILLed one after the other at the calls that the name lists; their ends.
+
+    Calls that change files count; a write gets half of its bytes down before. Of an undisturbed run of three items
+    these are: 1 header; 2 source, 3 codec, 4 unit, 5 measurement; 6, 7, 8 and 9, 10, 11 source, unit and measurement;
+    12 manifest, 13 index; 14 ftruncate, 15 fsync, 16 rename, 17 fsync of the folder.
+    """
+    (folder / "items").write_bytes(pickle.dumps(items))
+    command = [sys.executable, "-c", KILLED, str(folder), str(folder / "items"), *names]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def items() -> list[Item]:
+    """Three pictures, each with a barely fitted network."""
+    codec = CodecChoice(name="siren", width=4, depth=1).build()
+    made = []
+    for number in range(3):
+        source = Source(name=f"{number}.png", kind="image", sha256=f"{number:064x}", size_bytes=9, width=16, height=16)
+        frames = np.random.default_rng(number).integers(0, 256, (1, 3, 16, 16), dtype=np.uint8)
+        clip = Clip(span=Span(source=source, pts=(0,)), frames=frames)
+        symbols = quantize(_last(codec.fit(clip, FitSettings(steps=1, seed=number))), bits=8, granularity="tensor")
+        bits = Bitstream(
+            span=clip.span,
+            codec=symbols.codec,
+            config=symbols.config,
+            payload=bitstream.encode(symbols),
+            target=clip,
+        )
+        made.append(Item(f"{number + 1:064x}", source.name, (0, number), bits, seconds=10.5 + number))
+    return made
+
+
+def _last(steps: Any) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the pictures that are decoded and measured from now on."""
+    names: list[str] = []
+    real = archive_sink.measure
+
+    def counting(decoded: Any, original: Any) -> Any:
+        names.append(original.span.source.name)
+        return real(decoded, original)
+
+    monkeypatch.setattr(archive_sink, "measure", counting)
+    return names
+
+
+def opened(path: Path, **options: Any) -> ArchiveSink:
+    sink = ArchiveSink(ArchiveSinkConfig(path=path, **options))
+    sink.setup(StageContext("archive"))
+    return sink
+
+
+def rows(outputs: Iterable[Any]) -> list[Row]:
+    return [output for output in outputs if isinstance(output, Row)]
+
+
+def run(path: Path, items: Iterable[Item], **options: Any) -> list[Row]:
+    """A whole run of the sink; its rows."""
+    sink = opened(path, **options)
+    outputs = [output for item in items for output in sink.process(item)]
+    outputs += sink.finish()
+    sink.close()
+    assert [path.name] == [entry.name for entry in path.parent.iterdir()]
+    return rows(outputs)
+
+
+def content(path: Path) -> Any:
+    assert verify(path) == ()
+    with ArchiveReader.open(path) as reader:
+        units = [(unit, reader.read_unit(unit.id), reader.quality(unit.id)) for unit in reader.units]
+        return reader.sources, reader.codecs, units
+
+
+@pytest.fixture
+def whole(tmp_path: Path, items: list[Item]) -> tuple[list[Row], Any]:
+    """Rows and content of an undisturbed run."""
+    path = tmp_path / "whole" / "x.fold"
+    return run(path, items), content(path)
+
+
+def test_killed_at_any_write_the_next_run_measures_what_was_not_measured(
+    tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], measured: list[str]
 ) -> None:
-    for name, value in (("x.png", 10), ("y.png", 200)):
-        Image.new("RGB", (16, 16), (value,) * 3).save(tmp_path / name)
-    measure, calls = archive_sink.measure, []
+    done_before = {call: (call > 5) + (call > 8) + (call > 11) for call in range(1, 17)}
+    left_to_do = {str(call): 3 - done for call, done in done_before.items()}
+    left_to_do |= {"17": 3}  # committed already: this is a new run
+    ends = kill(tmp_path, items, *left_to_do, "18")
+    assert ends == [-9] * 17 + [0]
+    assert content(tmp_path / "18" / "x.fold") == whole[1]
+    for name, count in left_to_do.items():
+        path = tmp_path / name / "x.fold"
+        assert path.exists() == (name == "17"), name
+        measured.clear()
+        assert run(path, items) == whole[0], name
+        assert content(path) == whole[1], name
+        assert len(measured) == count, name
+        assert measured == [item.label for item in items][3 - count :], name
 
-    def stumble(*pair: Any) -> Any:
-        calls.append(pair)
-        if len(calls) == 2:
-            raise MemoryError("just now")
-        return measure(*pair)
 
-    monkeypatch.setattr(archive_sink, "measure", stumble)
-    stages = {
-        "pictures": {"stage": "image_source", "path": str(tmp_path)},
-        "fitted": {"stage": "fit", "inputs": ["pictures"], "codec": {"name": "siren"}, "budget": {"steps": 2}},
-        "symbols": {"stage": "quantize", "inputs": ["fitted"]},
-        "bits": {"stage": "entropy_encode", "inputs": ["symbols"]},
-        "archive": {"stage": "archive_sink", "inputs": ["bits"], "path": str(tmp_path / "x.fold")},
+def test_a_run_killed_early_does_not_cost_what_the_one_before_had_measured(
+    tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], measured: list[str]
+) -> None:
+    """With a file left behind the first call is its renaming, and the others come one later."""
+    left_to_do = {"10,7": 1, "10,1": 1, "7,10": 1, "15,7,7,1": 0, "15,16": 0}
+    assert set(kill(tmp_path, items, *left_to_do)) == {-9}
+    for name, count in left_to_do.items():
+        measured.clear()
+        assert run(tmp_path / name / "x.fold", items) == whole[0], name
+        assert content(tmp_path / name / "x.fold") == whole[1], name
+        assert len(measured) == count, name
+
+
+def test_a_run_that_was_stopped_leaves_what_it_measured_and_no_archive(
+    tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], measured: list[str]
+) -> None:
+    path = tmp_path / "stopped" / "x.fold"
+    sink = opened(path)
+    for item in items[:2]:
+        list(sink.process(item))
+    sink.close()
+    assert [entry.name for entry in path.parent.iterdir()] == [".x.fold.part"]
+    measured.clear()
+    again = [replace(item, seconds=0.0) for item in items[:2]]  # taken from where an earlier run kept them
+    assert run(path, [*again, items[2]]) == whole[0]
+    assert content(path) == whole[1]
+    assert measured == ["2.png"]
+
+
+def test_a_run_that_was_stopped_before_its_first_unit_leaves_nothing(tmp_path: Path) -> None:
+    sink = opened(tmp_path / "x.fold")
+    sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_bytes_under_the_same_key_are_measured(tmp_path: Path, items: list[Item], measured: list[str]) -> None:
+    path = tmp_path / "x.fold"
+    sink = opened(path)
+    for item in items:
+        list(sink.process(item))
+    sink.close()
+    measured.clear()
+    swapped = replace(items[0], payload=replace(items[0].payload, payload=items[1].payload.payload))
+    run(path, [swapped, *items[1:]])
+    assert measured == ["0.png"]
+
+
+def test_a_damaged_unit_is_measured_again(
+    tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], measured: list[str]
+) -> None:
+    path = tmp_path / "damaged" / "x.fold"
+    sink = opened(path)
+    for item in items:
+        list(sink.process(item))
+    sink.close()
+    part = path.with_name(".x.fold.part")
+    data = bytearray(part.read_bytes())
+    data[data.index(items[1].payload.payload) + 3] ^= 1
+    part.write_bytes(data)
+    measured.clear()
+    assert run(path, items) == whole[0]
+    assert content(path) == whole[1]
+    assert measured == ["1.png"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"psnr_db": "30"}, {"psnr_db": -1}, {"psnr_db": 1e300}, {"ms_ssim": None}, {"frames_sha256": "x"}, {"more": 1}],
+    ids=str,
+)
+def test_a_measurement_that_the_sink_would_not_make_is_not_believed(
+    tmp_path: Path, items: list[Item], measured: list[str], change: dict[str, Any]
+) -> None:
+    path, bits = tmp_path / "x.fold", items[0].payload
+    writer = ArchiveWriter(path)
+    place = {
+        "source": writer.add_source({"name": "a", "kind": "image", "width": 16, "height": 16, "time_base": [1, 1]}),
+        "codec": writer.add_codec("siren", {}),
     }
-    checked = spec.from_mapping("retried", {"stages": stages})
-    outcome = Scheduler(list(checked.graph), LocalExecutor(), seed=0, run_dir=tmp_path).run()
-    assert len(calls) == 3
-    assert outcome.exit_code == 0
-    shown = {row.label: row.values["bytes"] for row in outcome.rows}
-    stored = describe(tmp_path / "x.fold")["chunks"]
-    assert shown == {
-        "x.png": stored[0]["bytes"],
-        "y.png": stored[1]["bytes"],
-        "x.fold": (tmp_path / "x.fold").stat().st_size,
-    }
+    frames = {"first_frame": 0, "pts": [0], "duration_ticks": 1}
+    unit = writer.add_unit(key=items[0].key, **place, **frames, payload=bits.payload)
+    sound = {"psnr_db": 30.5, "ms_ssim": 0.5, "frames_sha256": "ab" * 32, "encode_seconds": 1.0}
+    writer.add_quality(unit, sound | change)
+    writer.suspend()
+    (row, _) = run(path, items[:1])
+    assert row.values["psnr_db"] != 30.5
+    assert measured == ["0.png"]
+
+
+class Panic(BaseException):
+    """As native code raises it."""
+
+
+@pytest.mark.parametrize("error", [MemoryError, Panic])
+def test_a_unit_whose_measuring_fails_is_not_in_the_archive(
+    tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    real = archive_sink.measure
+
+    def failing(decoded: Any, original: Any) -> Any:
+        if original.span.source.name == "1.png":
+            raise error("no measuring today")
+        return real(decoded, original)
+
+    without, path = tmp_path / "without" / "x.fold", tmp_path / "failed" / "x.fold"
+    expected = run(without, [items[0], items[2]])
+    monkeypatch.setattr(archive_sink, "measure", failing)
+    sink = opened(path)
+    outputs = list(sink.process(items[0]))
+    with pytest.raises(error, match="no measuring today"):
+        list(sink.process(items[1]))
+    outputs += [*sink.process(items[2]), *sink.finish()]
+    assert rows(outputs) == expected
+    assert content(path) == content(without)
+
+
+def test_a_unit_that_failed_and_comes_again_is_as_if_it_had_not_failed(
+    tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "again" / "x.fold"
+    sink = opened(path)
+    with monkeypatch.context() as patch:
+        patch.delattr(archive_sink, "measure")
+        with pytest.raises(NameError):
+            list(sink.process(items[0]))
+    outputs = [output for item in items for output in sink.process(item)]
+    assert rows([*outputs, *sink.finish()]) == whole[0]
+    assert content(path) == whole[1]
+
+
+def test_the_same_unit_twice_counts_once_and_says_the_same(
+    tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], measured: list[str]
+) -> None:
+    path = tmp_path / "twice" / "x.fold"
+    sink = opened(path)
+    for number, item in enumerate(items):
+        abandoned = sink.process(item)
+        assert [next(abandoned)] == rows(sink.process(item)) == [whole[0][number]]
+        abandoned.close()
+    assert rows(sink.finish()) == whole[0][3:]
+    assert content(path) == whole[1]
+    assert measured == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_set_up_again_it_begins_afresh_but_measures_nothing_twice(
+    tmp_path: Path,
+    items: list[Item],
+    whole: tuple[list[Row], Any],
+    measured: list[str],
+    closed: bool,
+) -> None:
+    path = tmp_path / "generations" / "x.fold"
+    sink = opened(path)
+    for item in items[:2]:
+        list(sink.process(item))
+    if closed:
+        sink.close()
+    sink.setup(StageContext("archive"))
+    outputs = [output for item in items for output in sink.process(item)]
+    assert rows([*outputs, *sink.finish()]) == whole[0]
+    assert content(path) == whole[1]
+    assert measured == ["0.png", "1.png", "2.png"]
+
+
+def test_without_measuring_nothing_is_taken_from_the_run_before(tmp_path: Path, items: list[Item]) -> None:
+    path = tmp_path / "x.fold"
+    sink = opened(path)
+    list(sink.process(items[0]))
+    sink.close()
+    shown = run(path, items, measure=False)
+    assert [row.values["psnr_db"] for row in shown] == [None] * 4
+    assert [quality for *_, quality in content(path)[2]] == [None] * 3
+
+
+def test_two_sinks_of_one_archive_do_not_get_into_each_others_way(
+    tmp_path: Path,
+    items: list[Item],
+    whole: tuple[list[Row], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0)
+    path = tmp_path / "both" / "x.fold"
+    first = opened(path)
+    outputs = list(first.process(items[0]))
+    second = ArchiveSink(ArchiveSinkConfig(path=path))
+    with pytest.raises(ArchiveError, match=r"F022 .*x\.fold: .*process.* is writing it"):
+        second.setup(StageContext("archive"))
+    second.close()
+    outputs += [output for item in items[1:] for output in first.process(item)]
+    assert rows([*outputs, *first.finish()]) == whole[0]
+    assert content(path) == whole[1]
+
+
+def test_the_row_says_the_bytes_that_the_unit_takes(items: list[Item], whole: tuple[list[Row], Any]) -> None:
+    shown, (_, _, units) = whole
+    assert [row.values["bytes"] for row in shown[:3]] == [unit.disk_bytes for unit, _, _ in units]
+    assert [row.values["encode_seconds"] for row in shown[:3]] == [item.seconds for item in items]
+    assert shown[3].values["frames"] == 3

@@ -10,6 +10,7 @@ from PIL import Image
 from framefold.codecs.clip import ImageBatch
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
+from framefold.pipeline.stage import StageContext
 from framefold.stages.image_sink import ImageSink
 from framefold.stages.image_source import ImageSource
 
@@ -101,9 +102,10 @@ def test_a_full_folder_is_only_written_into_on_request(tmp_path: Path, feed: Cal
 
 def test_two_sinks_may_share_a_folder(tmp_path: Path, feed: Callable, batch: Callable) -> None:
     first, second = sink(tmp_path / "out"), sink(tmp_path / "out")
-    feed(first, [batch("a.png")], finish=False)
+    first.setup(StageContext("first"))
+    list(first.process(Item("key", "", (0,), batch("a.png"))))
     feed(second, [batch("b.png", "c/d.png")])
-    feed(first, [])
+    list(first.finish())
     assert names_under(tmp_path) == ["out/a.png", "out/b.png", "out/c/d.png"]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter, Code, verify
+from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter, Code, lock, verify
 
 WRITE_SLOWLY = """
 import sys
@@ -93,14 +93,77 @@ def test_a_stale_temporary_file_is_no_archive(small: Path, tmp_path: Path) -> No
     assert caught.value.code == Code.FOOTER
 
 
-def test_two_writers_do_not_disturb_each_other(
-    tmp_path: Path, fill: Callable[[ArchiveWriter], list[str]], manifest: dict[str, str]
+def test_a_killed_writer_leaves_its_lock_to_the_next_one(
+    small: Path, fill: Callable[[ArchiveWriter], list[str]], manifest: dict[str, str]
 ) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(WRITE_SLOWLY), str(small)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    assert [path.name for path in sorted(small.parent.iterdir())] == [".small.fold.part", "small.fold"]
+    with ArchiveWriter(small) as writer:
+        units = fill(writer)
+        writer.commit(manifest)
+    assert verify(small) == ()
+    with ArchiveReader.open(small) as reader:
+        assert [unit.id for unit in reader.units] == units
+    assert [path.name for path in small.parent.iterdir()] == ["small.fold"]
+
+
+def test_a_second_writer_is_told_who_is_the_first_and_disturbs_nothing(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0)
+    before = small.read_bytes()
+    command = [sys.executable, "-c", textwrap.dedent(WRITE_SLOWLY), str(small)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(ArchiveError) as caught:
+            ArchiveWriter(small)
+        assert process.poll() is None
+        process.kill()
+    assert caught.value.code == Code.LOCKED
+    known = Path("/proc/locks").is_file()
+    assert (f"process {process.pid} is writing it" if known else "another process is") in str(caught.value)
+    assert "wait until the other writer has ended" in str(caught.value)
+    assert small.read_bytes() == before
+
+
+def test_two_writers_of_one_process_do_not_disturb_each_other(
+    tmp_path: Path,
+    fill: Callable[[ArchiveWriter], list[str]],
+    manifest: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0)
     path = tmp_path / "x.fold"
-    with ArchiveWriter(path) as first, ArchiveWriter(path) as second:
+    with ArchiveWriter(path) as first:
+        with pytest.raises(ArchiveError, match="F022"):
+            ArchiveWriter(path)
         fill(first)
-        fill(second)
         first.commit(manifest)
+    with ArchiveWriter(path) as second:
+        fill(second)
         second.commit(manifest)
     assert verify(path) == ()
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.fold"]
+
+
+def test_a_writer_that_waits_gets_the_lock_when_the_first_one_ends(
+    tmp_path: Path,
+    fill: Callable[[ArchiveWriter], list[str]],
+    manifest: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It had opened the file that the first then renamed: it must not go on writing into that."""
+    path = tmp_path / "x.fold"
+    first = ArchiveWriter(path)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: first.commit(manifest))
+    with ArchiveWriter(path) as second:
+        fill(second)
+        assert verify(path) == ()
+        second.commit(manifest)
+    with ArchiveReader.open(path) as reader:
+        assert len(reader.units) == 3

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from framefold.pipeline.archive import ArchiveError, ArchiveReader, describe, verify
+from framefold.pipeline.archive import ArchiveError, ArchiveReader, Bank, describe, verify
 from framefold.pipeline.archive.documents import unpack_document
 from framefold.pipeline.archive.records import (
     CODEC,
@@ -148,6 +148,43 @@ def test_a_strangers_file_is_refused_by_number(tmp_path: Path, parts: list[Chunk
     assert caught.value.code.startswith(code)
     assert peak < 20 * path.stat().st_size + 10**7
     assert any(finding.code.startswith("F0") for finding in verify(path))
+
+
+@pytest.mark.parametrize("parts", [parts for parts, _ in HOSTILE.values()], ids=HOSTILE.keys())
+def test_a_strangers_file_makes_no_bank_and_no_trouble(tmp_path: Path, parts: list[Chunk]) -> None:
+    path = tmp_path / "x.fold"
+    path.write_bytes(assemble(parts))
+    tracemalloc.start()
+    bank = Bank.of(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not bank.keys
+    assert peak < 20 * path.stat().st_size + 10**7
+
+
+def measurement(document: bytes) -> list[Chunk]:
+    return [*chunks()[:3], (QUALITY, document, {}), chunks()[3]]
+
+
+@pytest.mark.parametrize(
+    ("document", "count"),
+    [
+        (b'{"measured":{"psnr_db":1},"unit":"u000002"}', 1),
+        (b'{"measured":[],"unit":"u000002"}', 1),
+        (b'{"measured":{},"unit":["u000002"]}', 0),
+        (b'{"measured":{},"unit":"u000003"}', 0),
+        (b'{"measured":{"a":"%s"},"unit":"u000002"}' % bytes(1000), 0),
+        (b'{"measured":{"a":"' + b"x" * 1000 + b'"},"unit":"u000002"}', 0),
+        (b'{"measured":NaN,"unit":"u000002"}', 0),
+    ],
+)
+def test_a_strangers_measurement_is_read_as_data(tmp_path: Path, document: bytes, count: int) -> None:
+    path = tmp_path / "x.fold"
+    path.write_bytes(assemble(measurement(document)))
+    bank = Bank.of(path)
+    assert len(bank.keys) == count
+    assert bank.quality("0" * 64, b"bytes") in (None, {"psnr_db": 1})
+    assert (bank.quality("0" * 64, b"bytes") is None) == (b"psnr_db" not in document)
 
 
 def test_an_unknown_ancillary_chunk_is_skipped(tmp_path: Path) -> None:
