@@ -7,8 +7,8 @@ reader decodes it. To change what a name means, take a new name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,6 +19,9 @@ from framefold.codecs.clip import Clip, ImageBatch
 from framefold.codecs.network import FittedNetwork
 
 Loss = Literal["l2", "l1", "l1_ssim"]
+
+FitState = Mapping[str, Any]
+"""A half-done fit as plain data: dicts, lists, numpy arrays, numbers, strings, bytes. Only its codec reads it."""
 
 
 class CodecConfig(BaseModel, frozen=True, extra="forbid"):
@@ -39,6 +42,8 @@ class FitSettings:
     loss: Loss | None = None
     seed: int = 0
     device: str = "cpu"
+    resume: FitState | None = field(default=None, repr=False, compare=False)
+    """Go on from what `FitProgress.state` gave in an earlier fit of the same frames under the same settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,9 @@ class FitProgress:
     """Estimated from the training loss; the reported figure is measured on decoded frames."""
     bits: float | None = None
     """What the network would take at 8 bits per weight and order-0 coding: an estimate of the size to come."""
+    state: Callable[[], FitState] | None = field(default=None, repr=False, compare=False)
+    """Copies all that decides the rest of the fit, as it stands before the next progress is asked for; None for a
+    codec that cannot go on from where it was."""
 
 
 Fitting = Generator[FitProgress, None, FittedNetwork]
@@ -62,7 +70,13 @@ Masks = Mapping[str, npt.NDArray[np.bool_]]
 
 
 class Codec(ABC):
-    """One way to turn pixels into a network and back."""
+    """One way to turn pixels into a network and back.
+
+    A fit that gives its state can be gone on with, later or elsewhere: under a budget in steps, on the same
+    machine, the network is that of an uninterrupted fit, bit for bit. A codec that fits in several phases puts
+    into the state which one it is in. Its first progress should come before the first long step: a request to
+    stop is heard at a progress only.
+    """
 
     name: ClassVar[str]
     """As registered under the entry points `framefold.codecs`."""
@@ -80,11 +94,14 @@ class Codec(ABC):
 
     @abstractmethod
     def fit(self, clip: Clip, settings: FitSettings) -> Fitting:
-        """Fit a network to the clip's frames (T, 3, H, W)."""
+        """Fit a network to the clip's frames (T, 3, H, W); ValueError if `settings.resume` is of another fit."""
 
     @abstractmethod
     def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
-        """Go on fitting `network` to its `target`, weights outside the masks held at zero."""
+        """Go on fitting `network` to its `target`, weights outside the masks held at zero.
+
+        ValueError if `settings.resume` is not the state of such a fine-tuning.
+        """
 
     @abstractmethod
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:

@@ -4,8 +4,8 @@ Written for short fits. The frames live on the device once, as uint8; a batch is
 the fly. Nothing is measured in a step and nothing waits for the device: the squared error is summed there and
 read once per window of steps, which is also where a diverged network is caught and put back.
 
-With a budget in steps, the same seed gives the same tensors on the same machine (CPU, equal thread count).
-The number of threads is the caller's business.
+With a budget in steps, the same seed gives the same tensors on the same machine (CPU, equal thread count), also
+if the fit was broken off and gone on with from its state. The number of threads is the caller's business.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from framefold.codecs.base import FitProgress, FitSettings, Loss, Masks
+from framefold.codecs.base import FitProgress, FitSettings, FitState, Loss, Masks
 from framefold.codecs.clip import Frames
+from framefold.codecs.fit_record import FitRecord, Moments, array_of, arrays_of, put_back
 from framefold.codecs.losses import loss_and_error
 
 WINDOW_STEPS = 50
@@ -89,24 +90,28 @@ class FitPlan:
 
 
 def fit(
-    module: nn.Module, frames: Frames, plan: FitPlan, *, masks: Masks | None = None
+    module: nn.Module, frames: Frames, plan: FitPlan, *, masks: Masks | None = None, resume: FitState | None = None
 ) -> Generator[FitProgress, None, None]:
-    """Fit `module` in place to `frames`, uint8 (T, 3, H, W); about one progress a second, and a last one.
+    """Fit `module` in place to `frames`, uint8 (T, 3, H, W); a progress at once, about one a second, and a last one.
 
-    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1. Where a mask is False, the parameter is held
-    at exactly zero. ValueError: a mask does not fit. FitDivergedError: the network cannot be kept finite.
+    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1; all its state is in its parameters. Where a mask
+    is False, the parameter is held at exactly zero. `resume` is the state that a progress of an earlier run gave:
+    the fit goes on from there. ValueError: a mask or the state does not fit. FitDivergedError: the network cannot
+    be kept finite.
     """
     run = _Run(module, frames, plan, masks or {})
+    if resume is not None:
+        run.go_back_to(resume)
+    yield from run.told(min(1.0, run.fraction()))  # now: the first steps may take long
     reported = time.monotonic()
-    while (fraction := run.fraction()) < 1:
+    while not run.done and (fraction := run.fraction()) < 1:
         run.step(fraction)
-        if run.window_is_full() and run.close_window():
-            break
+        run.done = run.window_is_full() and run.close_window()
         if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
-            yield FitProgress(fraction=fraction, step=run.steps_done, psnr_db=run.psnr_db())
+            yield from run.told(fraction)
             reported = time.monotonic()
     run.finish()
-    yield FitProgress(fraction=1.0, step=run.steps_done, psnr_db=run.psnr_db())
+    yield from run.told(1.0)
 
 
 def schedule(fraction: float, warm_up: float) -> float:
@@ -135,12 +140,13 @@ class _Run:
         self.error = torch.zeros((), device=self.device)
         self.window_steps = 0
         self.last_mse: float | None = None
+        self.done = False
         epoch = -(-len(frames) // min(plan.batch, len(frames)))
         self.window = -(-WINDOW_STEPS // epoch) * epoch
         self.apply_masks()
         self.keep()
         self.optimizer = self._optimizer()
-        self.started = time.monotonic()
+        self.stopwatch = _Stopwatch()
 
     def _checked(self, masks: Masks) -> list[tuple[str, Tensor]]:
         for name, mask in masks.items():
@@ -165,7 +171,13 @@ class _Run:
         """How much of the budget is used."""
         if self.plan.steps is not None:
             return self.steps_done / self.plan.steps
-        return (time.monotonic() - self.started) / (self.plan.seconds or 1.0)
+        return self.stopwatch.seconds / (self.plan.seconds or 1.0)
+
+    def told(self, fraction: float) -> Generator[FitProgress, None, None]:
+        """One progress; until the fit is taken up again, its time stands still."""
+        self.stopwatch.stop()
+        yield FitProgress(fraction=fraction, step=self.steps_done, psnr_db=self.psnr_db(), state=self.state)
+        self.stopwatch.go_on()
 
     def step(self, fraction: float) -> None:
         """One batch through the network, one step of the optimiser."""
@@ -249,6 +261,7 @@ class _Run:
 
     def finish(self) -> None:
         """Look at what came after the last window, and leave the network ready to be evaluated."""
+        self.done = True
         if self.window_steps:
             self.close_window()
         if self.last_mse is None:
@@ -263,6 +276,82 @@ class _Run:
             mse = self.error.item() / self.window_steps
             return _decibels(mse) if math.isfinite(mse) else None
         return None if self.last_mse is None else _decibels(self.last_mse)
+
+    def state(self) -> FitState:
+        """Copy what decides the rest of the fit, but for the module's structure, the frames, plan and masks."""
+        record = FitRecord(
+            frames_shape=tuple(self.frames.shape),
+            steps_done=self.steps_done,
+            seconds=self.stopwatch.seconds,
+            done=self.done,
+            generator=array_of(self.generator.get_state()),
+            order_left=array_of(torch.cat(self.batches)) if self.batches else np.zeros(0, np.int64),
+            window_steps=self.window_steps,
+            window_error=self.error.item(),
+            last_mse=self.last_mse,
+            best=self.best,
+            peak=self.peak,
+            restores=self.restores,
+            parameters=arrays_of(self.parameters),
+            good=arrays_of(self.good),
+            moments=self._moments(),
+        )
+        return dict(record)
+
+    def _moments(self) -> Moments:
+        known = self.optimizer.state
+        return {name: arrays_of(known[each]) for name, each in self.parameters.items() if each in known}
+
+    def go_back_to(self, state: FitState) -> None:
+        """Put everything as it was when `state` was made; ValueError if it was made of another fit."""
+        record = FitRecord.of(state, frames_shape=tuple(self.frames.shape), max_restores=MAX_RESTORES)
+        put_back("parameters", record.parameters, self.parameters)
+        put_back("good", record.good, self.good)
+        self._recall(record.moments)
+        self._draw_on(record)
+        self.batches = record.batches(self.plan.batch, self.device)
+        self.error.fill_(record.window_error)
+        self.steps_done, self.window_steps, self.done = record.steps_done, record.window_steps, record.done
+        self.last_mse, self.best = record.last_mse, record.best
+        self.peak, self.restores = record.peak, record.restores
+        self.stopwatch = _Stopwatch(record.seconds)
+
+    def _draw_on(self, record: FitRecord) -> None:
+        """Let the generator give what it would have given next."""
+        drawn = self.generator.get_state()
+        put_back("generator", {"state": record.generator}, {"state": drawn})
+        try:
+            self.generator.set_state(drawn)
+        except RuntimeError as error:
+            raise ValueError(f"the state's generator is not one of torch {torch.__version__}: {error}") from error
+
+    def _recall(self, moments: Moments) -> None:
+        """Give the optimiser its memory back, laid out in storage as it would lay it out itself."""
+        for name, stored in moments.items():
+            if (parameter := self.parameters.get(name)) is None:
+                raise ValueError(f"the state has moments of {name!r}; the network knows only {sorted(self.parameters)}")
+            memory = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            memory["step"] = torch.zeros((), device=self.device)
+            put_back(f"moments of {name}", stored, memory)
+            self.optimizer.state[parameter] = memory
+
+
+class _Stopwatch:
+    """Seconds in which the fit was at work, over all its runs."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._before = seconds
+        self._since: float | None = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + (time.monotonic() - self._since if self._since is not None else 0.0)
+
+    def stop(self) -> None:
+        self._before, self._since = self.seconds, None
+
+    def go_on(self) -> None:
+        self._since = time.monotonic()
 
 
 def _decibels(mse: float) -> float:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Generic, TypeVar, cast
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings, Fitting, Masks
+from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings, FitState, Fitting, Masks
 from framefold.codecs.clip import Clip, Frames, Span
 from framefold.codecs.fitting import FitPlan, fit, tensors_of
 from framefold.codecs.network import FittedNetwork, FloatTensor
@@ -29,6 +30,8 @@ DECODE_BYTES = 2**28
 ConfigT = TypeVar("ConfigT", bound=CodecConfig)
 Shape = tuple[int, int, int, int]
 """(T, 3, H, W)."""
+Kind = Mapping[str, Any]
+"""What a state must agree with: codec, work and resolved configuration, as plain values."""
 
 
 class NetworkCodec(Codec, Generic[ConfigT]):
@@ -60,7 +63,9 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(settings.seed)
             module = self.build(config, clip.span.shape)
-        yield from _weighed(fit(module, clip.frames, plan), module)
+        kind = self._kind("fit", config)
+        fitting = fit(module, clip.frames, plan, resume=_own_state(settings.resume, kind))
+        yield from _weighed(fitting, module, kind)
         return self._network(clip, config, module)
 
     def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
@@ -70,8 +75,9 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         config, module = self._load(network)
         plan = self.plan(config, network.span.shape)
         gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 10)
-        fitting = fit(module, network.target.frames, plan.overridden(gentle).overridden(settings), masks=masks)
-        yield from _weighed(fitting, module)
+        plan, kind = plan.overridden(gentle).overridden(settings), self._kind("finetune", config)
+        resume = _own_state(settings.resume, kind)
+        yield from _weighed(fit(module, network.target.frames, plan, masks=masks, resume=resume), module, kind)
         return self._network(network.target, config, module)
 
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
@@ -86,6 +92,9 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         for indices in _batches(len(frames), DECODE_BYTES // max(1, cost.activation_bytes)):
             frames[indices.numpy()] = _draw(module, indices.to(device))
         return Clip(span=network.span, frames=frames)
+
+    def _kind(self, work: Literal["fit", "finetune"], config: ConfigT) -> Kind:
+        return {"codec": self.name, "work": work, "config": config.model_dump(mode="json")}
 
     def _network(self, clip: Clip, config: ConfigT, module: nn.Module) -> FittedNetwork:
         return FittedNetwork(
@@ -135,11 +144,28 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         return cost
 
 
-def _weighed(fitting: Iterator[FitProgress], module: nn.Module) -> Iterator[FitProgress]:
-    """Add to each progress what the network would take if it were stored as it is."""
+def _weighed(fitting: Iterator[FitProgress], module: nn.Module, kind: Kind) -> Iterator[FitProgress]:
+    """Add to each progress what the network would take if it were stored as it is, and to its state its kind."""
     for progress in fitting:
         tensors = tensors_of(module).values()
-        yield replace(progress, bits=sum(estimated_bits(tensor) for tensor in tensors))
+        bits = sum(estimated_bits(tensor) for tensor in tensors)
+        yield replace(progress, bits=bits, state=partial(_state_of, progress, kind))
+
+
+def _state_of(progress: FitProgress, kind: Kind) -> FitState:
+    return {**kind, "run": progress.state() if progress.state else None}
+
+
+def _own_state(state: FitState | None, kind: Kind) -> FitState | None:
+    """The part of a state that the training loop reads; ValueError if it belongs to work of another kind."""
+    if state is None:
+        return None
+    given = dict(state) if isinstance(state, Mapping) else {}
+    for name, needed in kind.items():
+        if (got := given.get(name)) != needed:
+            raise ValueError(f"the state to go on from has {name} {got!r}, needed is {needed!r}; fit from the start")
+    run: FitState | None = given.get("run")
+    return {} if run is None else run
 
 
 def estimated_bits(tensor: FloatTensor) -> float:

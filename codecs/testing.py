@@ -11,12 +11,14 @@ with a sentence that says what was promised.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings
+from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings, FitState, Fitting
 from framefold.codecs.clip import Clip, Frames, ImageBatch, Source, Span
 from framefold.codecs.metrics import psnr
 from framefold.codecs.network import FittedNetwork, FloatTensor
@@ -38,7 +40,7 @@ def check_codec(
     """Check all that the pipeline relies on, for each configuration on each frame size.
 
     `sizes` are (T, H, W), by default even, odd and one-frame clips, or pictures for a codec of pictures;
-    `steps` is how long each of the fits (three per configuration and size) lasts.
+    `steps` is how long each of the fits (up to seven per configuration and size) lasts.
     """
     pictures = codec_cls.accepts is ImageBatch
     settings = FitSettings(steps=steps, seed=3)
@@ -51,6 +53,8 @@ def check_codec(
             _check_decoding(codec_cls, network)
             _check_repeatable(codec_cls, config, clip, network, settings)
             _check_masks(codec_cls, network, settings)
+            _check_resuming(partial(codec_cls(config).fit, clip), settings)
+            _check_resuming(partial(codec_cls.from_config(network.config).finetune, network, {}), settings)
 
 
 def moving_shapes(frames: int, height: int, width: int) -> Frames:
@@ -173,6 +177,48 @@ def _check_masks(codec_cls: type[Codec], network: FittedNetwork, settings: FitSe
         for name, value in network.tensors.items()
     )
     _expect("fine-tuning changes the weights that may change", moved)
+
+
+def _check_resuming(start: Callable[[FitSettings], Fitting], settings: FitSettings) -> None:
+    """A codec need not give its state; one that does must go on from it, and the fit must leave it as it was."""
+    states: list[FitState] = []
+    whole = run_fit(_watched(start(settings), states))
+    for state in (states[0], states[-1]) if states else ():
+        _expect("a state is plain: containers, scalars, numpy arrays", _is_plain(state))
+        again = run_fit(start(replace(settings, resume=state)))
+        same = all(np.array_equal(again.tensors[name], value) for name, value in whole.tensors.items())
+        _expect("a fit that goes on from a state ends like the uninterrupted one", same)
+    if states:
+        _expect("a state of another fit is refused with a ValueError", _refuses_state(start, settings))
+
+
+def _watched(fitting: Fitting, states: list[FitState]) -> Fitting:
+    """Collect the states of a fit."""
+    while True:
+        try:
+            progress = next(fitting)
+        except StopIteration as end:
+            network: FittedNetwork = end.value
+            return network
+        if progress.state is not None:
+            states.append(progress.state())
+        yield progress
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(part) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | bytes | np.generic | np.ndarray)
+
+
+def _refuses_state(start: Callable[[FitSettings], Fitting], settings: FitSettings) -> bool:
+    try:
+        run_fit(start(replace(settings, resume={"made by": "nobody"})))
+    except ValueError:
+        return True
+    return False
 
 
 def quality_of(codec: Codec, clip: Clip, settings: FitSettings) -> float:

@@ -1,4 +1,5 @@
 import math
+import pickle
 import random
 import warnings
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from framefold.codecs import fitting
 from framefold.codecs.base import FitSettings
 from framefold.codecs.fitting import FitDivergedError, FitPlan, _Run, fit, schedule, tensors_of
 from framefold.codecs.losses import loss_and_error, ssim
@@ -249,3 +251,199 @@ def test_the_error_beside_the_loss_is_the_mean_square():
         _, error = loss_and_error(a, b, loss)
         assert error.item() == pytest.approx(0.25)
     assert loss_and_error(a, b, "l1")[0].item() == pytest.approx(0.5)
+
+
+# ---- broken off and gone on with
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """A progress after each step."""
+    monkeypatch.setattr(fitting, "SECONDS_BETWEEN_REPORTS", 0.0)
+
+
+def state_after(step, fit_under_way):
+    """The state at the first progress after `step` steps, on the way through a file; the fit is broken off there."""
+    for progress in fit_under_way:
+        if progress.step == step:
+            return pickle.loads(pickle.dumps(progress.state(), protocol=5))
+    raise AssertionError(f"the fit made no {step} steps")
+
+
+class Linked(nn.Module):
+    """Two layers over a learnable picture, one with axes in another order, and a parameter that is never used."""
+
+    def __init__(self, frames):
+        super().__init__()
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(5)
+            self.picture = nn.Parameter(torch.rand(frames.shape))
+            self.mix = nn.Conv2d(3, 4, 3, padding=1).to(memory_format=torch.channels_last)
+            self.head = nn.Conv2d(4, 3, 1)
+        self.idle = nn.Parameter(torch.zeros(2))
+
+    def forward(self, indices, rows=slice(None), columns=slice(None)):
+        return self.head(self.mix(self.picture[indices]).sin())[:, :, rows, columns]
+
+
+FITS = {
+    "plain": {},
+    "batches": {"batch": 2},
+    "lattice": {"lattice": 3, "loss": "l1"},
+    "careful": {"clip_norm": 0.01, "rate_factors": {"mix": 3.0}, "loss": "l1_ssim"},
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("options", FITS.values(), ids=FITS)
+def test_a_fit_that_was_broken_off_ends_like_one_that_was_not(frames, every_step, options, masked):
+    chosen = plan(steps=130, learning_rate=0.01, seed=4, **options)
+    masks = {"picture": np.random.default_rng(0).random(frames.shape) < 0.5} if masked else None
+    whole = Linked(frames)
+    states = []
+    for last in fit(whole, frames, chosen, masks=masks):
+        states.append((last.step, last.state()))
+    assert [step for step, _ in states] == [*range(131), 130]  # the last two: before and after the last window's end
+    for step, state in (states[index] for index in (0, 1, 2, 50, 51, 77, 129, 130, 131)):
+        again = Linked(frames)
+        *_, end = fit(again, frames, chosen, masks=masks, resume=pickle.loads(pickle.dumps(state, protocol=5)))
+        assert all(np.array_equal(tensors_of(whole)[name], value) for name, value in tensors_of(again).items()), step
+        assert (end.step, end.psnr_db) == (130, last.psnr_db)
+        np.testing.assert_equal({**end.state(), "seconds": 0}, {**states[-1][1], "seconds": 0})
+
+
+def test_a_fit_may_be_broken_off_again_and_again(frames, every_step):
+    chosen = plan(steps=60, batch=2)
+    whole = Linked(frames)
+    list(fit(whole, frames, chosen))
+    state = None
+    for step in (7, 8, 20, 55):
+        state = state_after(step, fit(Linked(frames), frames, chosen, resume=state))
+    again = Linked(frames)
+    first, *_ = fit(again, frames, chosen, resume=state)
+    assert first.step == 55
+    assert first.fraction == pytest.approx(55 / 60)
+    assert all(np.array_equal(tensors_of(whole)[name], value) for name, value in tensors_of(again).items())
+
+
+def test_a_state_is_a_copy_that_the_fit_leaves_alone(frames, every_step):
+    run = fit(Linked(frames), frames, plan(steps=20, batch=2))
+    state = next(progress for progress in run if progress.step == 9).state()
+    before = pickle.dumps(state)
+    list(run)
+    list(fit(Linked(frames), frames, plan(steps=20, batch=2), resume=state))
+    assert pickle.dumps(state) == before
+
+
+def test_asking_for_the_state_does_not_change_the_fit(frames, every_step):
+    asked, left_alone = Linked(frames), Linked(frames)
+    for progress in fit(asked, frames, plan(steps=60, batch=2)):
+        progress.state()
+    list(fit(left_alone, frames, plan(steps=60, batch=2)))
+    assert all(np.array_equal(tensors_of(asked)[name], value) for name, value in tensors_of(left_alone).items())
+
+
+@pytest.mark.parametrize("step", [40, 119, 120, 160])
+def test_what_is_known_to_be_good_and_how_often_it_was_needed_is_remembered(frames, every_step, step):
+    whole = Shifted(frames, at=120, value=math.nan)
+    list(fit(whole, frames, plan(steps=300)))
+    state = state_after(step, fit(Shifted(frames, at=120, value=math.nan), frames, plan(steps=300)))
+    again = Shifted(frames, at=120 - step, value=math.nan)
+    seen = [progress.state() for progress in fit(again, frames, plan(steps=300), resume=state)]
+    assert (seen[-1]["restores"], seen[-1]["peak"]) == (1, 0.5)
+    assert np.array_equal(tensors_of(whole)["pictures"], tensors_of(again)["pictures"])
+
+
+def test_restores_before_and_after_a_break_count_together(frames, every_step):
+    def broken():
+        return Shifted(frames, at=60, value=math.nan, once=False)
+
+    state = state_after(210, fit(broken(), frames, plan(steps=1000)))
+    assert state["restores"] == 3
+    with pytest.raises(FitDivergedError, match=r"4 times, the last time after 255 steps"):
+        list(fit(Shifted(frames, at=1, value=math.nan, once=False), frames, plan(steps=1000), resume=state))
+
+
+def test_a_fit_that_reached_its_target_makes_no_more_steps(frames):
+    chosen = plan(steps=100_000, target_psnr_db=15.0)
+    whole = Painter(frames)
+    *_, last = fit(whole, frames, chosen)
+    again = Painter(frames)
+    *_, end = fit(again, frames, chosen, resume=last.state())
+    assert end.step == last.step < 5000
+    assert np.array_equal(tensors_of(whole)["pictures"], tensors_of(again)["pictures"])
+
+
+class Clock:
+    """Time that passes by 10 ms whenever one looks at it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 0.01
+        return self.now
+
+
+def test_a_budget_in_seconds_counts_time_at_work_over_all_runs(frames, every_step, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(fitting, "time", clock)
+    chosen = plan(steps=None, seconds=10.0)
+    state = state_after(20, fit(Painter(frames), frames, chosen))
+    clock.now += 3600
+    assert 0 < state["seconds"] < 5
+    run = fit(Painter(frames), frames, chosen, resume=state)
+    first = next(run)
+    clock.now += 3600  # whoever asked for the progress takes an hour over it
+    second = next(run)
+    assert first.step == 20
+    assert first.fraction == pytest.approx(state["seconds"] / 10, abs=0.01)
+    assert second.fraction < 0.6
+    *_, last = run
+    assert last.step > second.step
+    assert last.state()["seconds"] == pytest.approx(10, abs=0.1)
+
+
+def test_a_budget_that_is_used_up_leaves_no_step(frames, every_step):
+    state = state_after(60, fit(Painter(frames), frames, plan()))
+    *_, last = fit(Painter(frames), frames, plan(steps=None, seconds=5.0), resume={**state, "seconds": 6.0})
+    assert last.step == 60
+
+
+def test_the_first_progress_comes_before_the_first_step(frames):
+    module = Shifted(frames, at=1, value=0.0)
+    first = next(fit(module, frames, plan()))
+    assert (first.step, first.fraction, first.psnr_db, module.calls) == (0, 0.0, None, 0)
+
+
+def broken_states(state):
+    """What is wrong, in the words of the message, and such a state."""
+    parameters = state["parameters"]
+    yield "version: Input should be 1", {**state, "version": 2}
+    yield "done: Field required", {key: value for key, value in state.items() if key != "done"}
+    yield "more: Extra inputs", {**state, "more": 1}
+    yield "steps_done", {**state, "steps_done": -1}
+    yield "seconds", {**state, "seconds": math.nan}
+    yield "all of it", "a state"
+    yield "restores is 4, at most 3", {**state, "restores": 4}
+    yield r"frames \(3, 3, 10, 15\), these are \(3, 3, 10, 14\)", {**state, "frames_shape": (3, 3, 10, 15)}
+    yield "parameters 'pictures' is missing", {**state, "parameters": {}}
+    yield (
+        "parameters 'other' is float32.*none of that name",
+        {**state, "parameters": {**parameters, "other": parameters["pictures"]}},
+    )
+    yield "needed is float32", {**state, "parameters": {"pictures": parameters["pictures"].astype(np.float64)}}
+    yield "good 'pictures'", {**state, "good": {"pictures": parameters["pictures"][:1]}}
+    yield "moments of 'other'", {**state, "moments": {"other": state["moments"]["pictures"]}}
+    yield "moments of pictures 'exp_avg' is missing", {**state, "moments": {"pictures": {}}}
+    yield "generator 'state'", {**state, "generator": np.zeros(7, np.uint8)}
+    yield "not one of torch", {**state, "generator": np.zeros_like(state["generator"])}
+    yield "order_left", {**state, "order_left": np.array([3])}
+    yield "order_left", {**state, "order_left": np.zeros(2, np.float32)}
+
+
+def test_a_state_of_another_fit_is_refused_by_name(frames, every_step):
+    state = state_after(7, fit(Painter(frames), frames, plan()))
+    for message, broken in broken_states(state):
+        with pytest.raises(ValueError, match=message):
+            next(fit(Painter(frames), frames, plan(), resume=broken))

@@ -1,14 +1,21 @@
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from framefold.codecs import fitting
 from framefold.codecs.base import FitSettings
 from framefold.codecs.clip import Source, Span
-from framefold.codecs.coin import Coin
+from framefold.codecs.coin import Coin, CoinConfig
 from framefold.codecs.gridnerv import GridNerv, GridNervConfig
 from framefold.codecs.inr import estimated_bits
-from framefold.codecs.nerv import Nerv
+from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.network import FittedNetwork
+from framefold.codecs.prune import magnitude_masks
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.testing import make_clip, moving_shapes, run_fit
 
@@ -143,3 +150,97 @@ def test_progress_says_what_the_network_would_take() -> None:
     steps = list(codec.fit(make_clip(moving_shapes(4, 24, 32)), FitSettings(steps=20)))
     assert steps[-1].bits is not None
     assert 0 < steps[-1].bits < 8 * 10_000
+
+
+# ---- broken off and gone on with
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """A progress after each step."""
+    monkeypatch.setattr(fitting, "SECONDS_BETWEEN_REPORTS", 0.0)
+
+
+SMALL = {
+    "nerv": (Nerv(NervConfig(width=3)), "video"),
+    "gridnerv": (GridNerv(GridNervConfig(width=6)), "video"),
+    "siren": (Siren(SirenConfig(width=6, depth=2)), "image"),
+    "coin": (Coin(CoinConfig(width=6, depth=2)), "image"),
+}
+
+
+def states_of(under_way):
+    """Step -> the state after it, as it comes back from a file."""
+    return {each.step: pickle.loads(pickle.dumps(each.state(), protocol=5)) for each in under_way}
+
+
+def assert_same(one, other):
+    assert list(one.tensors) == list(other.tensors)
+    assert all(np.array_equal(one.tensors[name], value) for name, value in other.tensors.items())
+
+
+@pytest.fixture(params=SMALL)
+def codec_and_clip(request):
+    codec, kind = SMALL[request.param]
+    return codec, make_clip(moving_shapes(3 if kind == "video" else 1, 20, 30), kind=kind)
+
+
+def test_every_codec_goes_on_with_a_fit_as_if_it_had_not_been_broken_off(codec_and_clip, every_step):
+    codec, clip = codec_and_clip
+    settings = FitSettings(steps=60, seed=2)
+    whole, states = run_fit(codec.fit(clip, settings)), states_of(codec.fit(clip, settings))
+    for step in (0, 1, 33, 54, 60):
+        assert_same(run_fit(codec.fit(clip, replace(settings, resume=states[step]))), whole)
+
+
+def test_every_codec_goes_on_with_a_fine_tuning(codec_and_clip, every_step):
+    codec, clip = codec_and_clip
+    settings = FitSettings(steps=60, seed=2)
+    network = run_fit(codec.fit(clip, FitSettings(steps=10)))
+    masks = magnitude_masks(network.tensors, keep=0.7)
+    whole = run_fit(codec.finetune(network, masks, settings))
+    states = states_of(codec.finetune(network, masks, settings))
+    for step in (0, 1, 33, 54, 60):
+        tuned = run_fit(codec.finetune(network, masks, replace(settings, resume=states[step])))
+        assert_same(tuned, whole)
+        assert not any(tuned.tensors[name][~mask].any() for name, mask in masks.items())
+
+
+def test_a_state_of_other_work_is_refused_by_name():
+    codec, clip = Siren(SirenConfig(width=6, depth=1)), make_clip(moving_shapes(1, 12, 12), kind="image")
+    start = next(codec.fit(clip, FitSettings(steps=5))).state()
+    network = run_fit(codec.fit(clip, FitSettings(steps=5)))
+    tuning = FitSettings(steps=5, resume=start)
+    with pytest.raises(ValueError, match="work 'fit', needed is 'finetune'"):
+        next(codec.finetune(network, {}, tuning))
+    with pytest.raises(ValueError, match="codec 'siren', needed is 'coin'"):
+        next(Coin(CoinConfig(width=6, depth=1)).fit(clip, tuning))
+    with pytest.raises(ValueError, match=r"config .*'frequency': 30.0.*, needed is .*'frequency': 20.0"):
+        next(Siren(SirenConfig(width=6, depth=1, frequency=20)).fit(clip, tuning))
+    with pytest.raises(ValueError, match="frames"):
+        next(codec.fit(make_clip(moving_shapes(1, 12, 13), kind="image"), tuning))
+    for none_at_all in (5, {}, {**start, "run": None}):
+        with pytest.raises(ValueError, match="state"):
+            next(codec.fit(clip, FitSettings(steps=5, resume=none_at_all)))
+
+
+def test_a_fit_goes_on_in_another_process(tmp_path, every_step):
+    codec, clip = SMALL["gridnerv"][0], make_clip(moving_shapes(3, 20, 30))
+    settings = FitSettings(steps=40, seed=2)
+    (tmp_path / "state").write_bytes(pickle.dumps(states_of(codec.fit(clip, settings))[17], protocol=5))
+    code = f"""
+import pickle, torch
+from framefold.codecs.base import FitSettings
+from framefold.codecs.gridnerv import GridNerv, GridNervConfig
+from framefold.codecs.testing import make_clip, moving_shapes, run_fit
+torch.set_num_threads({torch.get_num_threads()})
+with open("state", "rb") as file:
+    settings = FitSettings(steps=40, seed=2, resume=pickle.load(file))
+network = run_fit(GridNerv(GridNervConfig(width=6)).fit(make_clip(moving_shapes(3, 20, 30)), settings))
+with open("tensors", "wb") as file:
+    pickle.dump(dict(network.tensors), file)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    tensors = pickle.loads((tmp_path / "tensors").read_bytes())
+    whole = run_fit(codec.fit(clip, settings))
+    assert all(np.array_equal(tensors[name], value) for name, value in whole.tensors.items())
