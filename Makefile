@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench clean
+.PHONY: help install run test lint check format bench bench-engine chaos clean
 
 help:     ## list the commands
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
 install: $(VENV)/.installed ## make .venv with the pinned packages
 
@@ -36,6 +36,12 @@ format: install ## apply the style
 
 bench: install ## measure beside x264 and x265; prints tables
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/video.py
+
+bench-engine: install ## measure the engine beside Ray Data and cosmos-xenna; installs them apart, on first use
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
+
+chaos: install ## kill workers and machines at random in 200 runs; takes two to three hours
+	FRAMEFOLD_CHAOS_RUNS=$${FRAMEFOLD_CHAOS_RUNS:-200} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos
 
 clean: ## remove what was made, except archives under out/
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
