@@ -58,12 +58,20 @@ class RunFailed(FramefoldError):
     """The run ended without the result that was asked for."""
 
 
+class Transient(FramefoldError):
+    """Something outside the item went wrong for now: it is tried again, each time after a longer while."""
+
+
 class Interrupted(FramefoldError):
     """The user, or the machine, asked the run to stop."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         super().__init__(f"stopped by {signal.Signals(number).name}; nothing was half-written under its final name")
+
+    def add_remedy(self, remedy: str) -> None:
+        """Say how to go on."""
+        self.args = (f"{self}\n{remedy}",)
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # a class attribute everywhere else

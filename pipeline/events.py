@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Cause = Literal["crash", "out_of_memory", "node_lost", "timeout", "stalled"]
+"""Why a worker is gone."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,23 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Checkpointed:
+    """The work so far is on disk; another attempt goes on from here."""
+
+    nbytes: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An output on disk."""
+
+    file: str
+    """Relative to the folder of what is kept."""
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Produced:
     """One output."""
 
@@ -40,8 +60,12 @@ class Produced:
     nbytes: int
     seconds: float
     """Working time on this output: since the call's output before, or its beginning."""
+    index: int = 0
+    """Which item of the batch it belongs to."""
+    kept: Kept | None = None
+    """Where it is kept, if its node keeps outputs."""
     handle: Any = None
-    """Where the payload is: the object itself, or a Ray reference."""
+    """Where the payload is: the object itself, its few bytes, or a Ray reference."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +100,11 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """The call gave up where it was because it was asked to; what it had done is in its checkpoint."""
+
+
+@dataclass(frozen=True)
 class Failed:
     """The call raised."""
 
@@ -83,28 +112,63 @@ class Failed:
     """Class name of the exception."""
     message: str
     traceback: str
-    retry: bool = True
-    """False where another attempt cannot help."""
+    kind: Literal["item", "transient", "final", "input_lost", "keepsake"] = "item"
+    """`item`: the same would happen again; `transient`: try again later; `final`: worded for people, try no
+    more; `input_lost`: what it should work on is gone; `keepsake`: what was kept on disk is damaged."""
 
 
 @dataclass(frozen=True)
 class Died:
     """The worker is gone."""
 
-    cause: str
+    message: str
+    cause: Cause = "crash"
+    machine: str = ""
+    """Where it was, if that is known."""
 
 
-Event = Ready | Started | Advanced | Produced | SetAside | Reported | Hinted | Finished | Failed | Died
+Event = (
+    Ready
+    | Started
+    | Advanced
+    | Checkpointed
+    | Produced
+    | SetAside
+    | Reported
+    | Hinted
+    | Finished
+    | Stopped
+    | Failed
+    | Died
+)
 
 
 @dataclass(frozen=True)
-class Task:
-    """One call of a replica, without its payload."""
+class Subject:
+    """One item of a call, without its payload."""
 
-    kind: str
-    """`produce`, `process` or `finish`."""
     key: str = ""
     label: str = ""
     seq: tuple[int, ...] = field(default=())
     attempt: int = 0
     seconds: float = 0.0
+    work_key: str = ""
+    """Names the work of this node on this item: the node with all it depends on, and the item."""
+    names: tuple[str, ...] = ()
+    """Of a joined item: the payloads that follow one another are those of these inputs."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of a replica, without its payloads."""
+
+    kind: str
+    """`produce`, `receive`, `process` or `finish`."""
+    subjects: tuple[Subject, ...] = (Subject(),)
+    """More than one for a batch."""
+    side: str = ""
+    """The name under which `receive` hands over its payload."""
+    work_key: str = ""
+    """Names the work of the whole call, for its checkpoint."""
+    kept: tuple[Produced, ...] | None = None
+    """The outputs, if this work was done before and they are still on disk."""

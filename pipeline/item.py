@@ -23,6 +23,8 @@ class Item:
     """0 on the first try."""
     seconds: float = 0.0
     """Working time spent on this unit so far, over all stages."""
+    checkpoint: Any = None
+    """What `Progress.state` gave before the work on this item was interrupted; None at a fresh start."""
 
 
 def unit_key(lineage: str, identity: str) -> str:

@@ -36,7 +36,8 @@ def check_node(name: str, body: Any, extra: Extra = None, *, preflight: bool = T
     check = _Check(name, body if isinstance(body, dict) else {}, extra, preflight=preflight)
     if not isinstance(body, dict):
         check.note((), f"expected a mapping such as {{stage: segment, inputs: [frames]}}, got {shown(body)}")
-        return NodeCheck(Draft(name=name, spec=NodeSpec(stage=""), inputs_read=False), tuple(check.found))
+        unread = Draft(name=name, spec=NodeSpec(stage=""), inputs_read=False, sides_read=False)
+        return NodeCheck(unread, tuple(check.found))
     return NodeCheck(check.draft(), tuple(check.found))
 
 
@@ -66,6 +67,7 @@ class _Check:
             config=config,
             ports=self._ports(stage_class, config) if stage_class else None,
             inputs_read="inputs" not in refused,
+            sides_read="side_inputs" not in refused,
         )
 
     def _refused_words(self) -> set[str | int]:
@@ -88,6 +90,9 @@ class _Check:
             return None
 
     def _config(self, stage_class: type[Stage]) -> Any:
+        for name in EngineWords.model_fields.keys() & stage_class.Config.model_fields.keys():
+            message = f"{stage_class.__name__} has an option {name!r}, which is a word of the engine"
+            self.note(("stage",), f"{message}; ask the stage's author to rename it")
         try:
             config = stage_class.Config.model_validate_json(json.dumps(self._options), strict=True)
         except ValidationError as error:
@@ -106,10 +111,20 @@ class _Check:
 
     def _ports(self, stage_class: type[Stage], config: Any) -> Ports | None:
         """Ports under these options; where the options were refused, the ones that no option changes."""
+        ports = self._declared_ports(stage_class, config)
+        if ports is not None and ports.joins and ports.accepts is not None:
+            message = f"{stage_class.__name__} both accepts items and joins them; ask the stage's author to choose"
+            self.note(("stage",), message)
+            return None
+        return ports
+
+    def _declared_ports(self, stage_class: type[Stage], config: Any) -> Ports | None:
         if config is not None:
             return self._ask(stage_class, "ports", lambda: stage_class.ports(config))
         overridden = "ports" in {name for kind in stage_class.__mro__ if kind is not Stage for name in vars(kind)}
-        return None if overridden else Ports(accepts=stage_class.accepts, emits=stage_class.emits)
+        if overridden:
+            return None
+        return Ports(stage_class.accepts, stage_class.emits, stage_class.joins, stage_class.sides)
 
     def _ask(self, stage_class: type[Stage], hook: str, answer: Callable[[], T]) -> T | None:
         try:

@@ -39,6 +39,9 @@ _EXPECTED: Mapping[str, str] = {
     "dataclass_type": "a mapping",
 }
 _NUMBERS = ("a whole number", "a number")
+_OCTAL = re.compile(r"0[1-7][0-7]{0,9}")
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+"""What older YAML takes for true and false, and this one for text."""
 
 
 def findings(error: ValidationError, data: Any, known: KnownNames) -> list[Finding]:
@@ -47,10 +50,14 @@ def findings(error: ValidationError, data: Any, known: KnownNames) -> list[Findi
     for detail in error.errors(include_url=False):
         refused[_path_in(data, detail)].append(detail)
     return [
-        Finding(path, _sentence(details, path, known), at_key=details[0]["type"] == "extra_forbidden")
+        Finding(path, _sentence(details, path, known), at_key=_at_key(details[0]))
         for path, details in refused.items()
         if not _explained_below(path, refused)
     ]
+
+
+def _at_key(detail: ErrorDetails) -> bool:
+    return detail["type"] == "extra_forbidden" or detail["loc"][-1] == "[key]"
 
 
 def known_names(model: type[BaseModel], path: KeyPath) -> list[str]:
@@ -95,8 +102,15 @@ def _explained_below(path: KeyPath, refused: Mapping[KeyPath, Sequence[ErrorDeta
 def _sentence(details: Sequence[ErrorDetails], path: KeyPath, known: KnownNames) -> str:
     expected = list(dict.fromkeys(_EXPECTED.get(detail["type"], "") for detail in details))
     if all(expected):
-        return _mismatch(details[0]["input"], expected)
+        return _mismatch(details[0]["input"], expected, known(path))
+    if any(_is_bound(detail) for detail in details):
+        details = [detail for detail in details if detail["type"] not in _EXPECTED]
     return " or ".join(dict.fromkeys(_message(detail, path, known) for detail in details))
+
+
+def _is_bound(detail: ErrorDetails) -> bool:
+    """The value is of the right kind, so that what else it could be is noise."""
+    return detail["type"] not in {*_EXPECTED, "literal_error", "enum", "missing", "extra_forbidden"}
 
 
 def _message(detail: ErrorDetails, path: KeyPath, known: KnownNames) -> str:
@@ -111,7 +125,7 @@ def _message(detail: ErrorDetails, path: KeyPath, known: KnownNames) -> str:
         case "value_error" | "assertion_error":
             return str(context["error"])
         case kind if kind in _EXPECTED:
-            return _mismatch(value, [_EXPECTED[kind]])
+            return _mismatch(value, [_EXPECTED[kind]], known(path))
     message = str(detail["msg"]).replace("Input should", "should").replace("List should", "should")
     return f"{message}, got {shown(value)}" if "should" in message else message
 
@@ -128,17 +142,23 @@ def _not_one_of(value: Any, expected: str) -> str:
     return f"expected {expected}, got {shown(value)}{guess}"
 
 
-def _mismatch(value: Any, expected: Sequence[str]) -> str:
+def _mismatch(value: Any, expected: Sequence[str], names: Sequence[str]) -> str:
+    """`names` are the options of the mapping that could stand here."""
     remedies = [remedy for kind in expected for remedy in _remedy(value, kind)]
-    sentence = f"expected {listed(expected, last='or')}, got {shown(value)}"
+    kinds = [f"{kind} ({', '.join(names)})" if names and kind == "a mapping" else kind for kind in expected]
+    sentence = f"expected {listed(kinds, last='or')}, got {shown(value)}"
     return f"{sentence}; {' or '.join(remedies)}" if remedies else sentence
 
 
 def _remedy(value: Any, expected: str) -> Iterator[str]:
     if isinstance(value, str) and expected in _NUMBERS and _is_number(value):
         yield "remove the quotes"
+    elif isinstance(value, str) and expected in _NUMBERS and _OCTAL.fullmatch(value):
+        yield f"write {int(value)} or 0o{value[1:]}"
     elif isinstance(value, float) and expected == "a whole number" and value.is_integer():
         yield f"write {int(value)}"
+    elif isinstance(value, str) and expected == "true or false" and value.casefold() in _WORDS:
+        yield f"write {_WORDS[value.casefold()]}"
     elif isinstance(value, bool | int | float) and expected in {"text", "a path"}:
         yield f'quote it: "{shown(value)}"'
     elif isinstance(value, str | int | float) and expected == "a list":

@@ -15,8 +15,8 @@ CODEC_EMITS = ("FittedNetwork",)
 """What a codec makes of pixels, unless its class says otherwise; the engine does not import codecs."""
 
 Names = tuple[str, ...]
-Ports = tuple[Names, Mapping[str, Names] | Names]
-"""Accepted and emitted type names."""
+Ports = Mapping[str, Any]
+"""The fields of a `Description` that say what is taken and given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,11 @@ class Description:
     summary: str = ""
     """First line of the class's docstring."""
     accepts: Names = ()
-    """Type names; empty for a source."""
+    """Type names; empty for a source, and for a stage that joins."""
+    joins: Mapping[str, Names] = field(default_factory=dict)
+    """Type names by join input."""
+    sides: Mapping[str, Names] = field(default_factory=dict)
+    """Type names by side input."""
     emits: Mapping[str, Names] | Names = ()
     """Type names: by port for a stage, plainly for a codec."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -38,16 +42,14 @@ class Description:
 
     @property
     def takes(self) -> str:
-        """The accepted types for people."""
-        return " or ".join(self.accepts)
+        """The accepted types for people: `Clip`, `network: FittedNetwork, original: Clip`, `Clip with model: Net`."""
+        items = _told(self.joins) or " or ".join(self.accepts)
+        return f"{items} with {_told(self.sides)}".strip() if self.sides else items
 
     @property
     def gives(self) -> str:
         """The emitted types for people."""
-        if not isinstance(self.emits, Mapping):
-            return " or ".join(self.emits)
-        ports = {port: " or ".join(kinds) for port, kinds in self.emits.items()}
-        return ", ".join(kinds if port == "out" else f"{port}: {kinds}" for port, kinds in ports.items())
+        return _told(self.emits) if isinstance(self.emits, Mapping) else " or ".join(self.emits)
 
     @property
     def option_names(self) -> list[str]:
@@ -55,8 +57,8 @@ class Description:
         return list(self.options.get("properties", {}))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `error` only where there is one."""
-        return {key: value for key, value in asdict(self).items() if key != "error" or value}
+        """Plain values for JSON; `joins`, `sides` and `error` only where there are any."""
+        return {key: value for key, value in asdict(self).items() if key not in {"joins", "sides", "error"} or value}
 
 
 def stages() -> list[Description]:
@@ -72,7 +74,7 @@ def codecs() -> list[Description]:
 def _described(entry: registry.Entry, ports: Callable[[type[Any]], Ports]) -> Description:
     try:
         plugin = entry.load()
-        accepts, emits = ports(plugin)
+        told = ports(plugin)
         options = json_schema(plugin.Config)
     except registry.PluginError as error:
         return Description(name=entry.name, distribution=entry.distribution, error=str(error))
@@ -83,19 +85,25 @@ def _described(entry: registry.Entry, ports: Callable[[type[Any]], Ports]) -> De
         name=entry.name,
         distribution=entry.distribution,
         summary=(inspect.getdoc(plugin) or "").partition("\n")[0],
-        accepts=accepts,
-        emits=emits,
         options=options,
+        **told,
     )
 
 
 def _stage(stage: type[Any]) -> Ports:
     accepts = () if stage.accepts is None else _names(types_of(stage.accepts))
-    return accepts, {port: _names(types_of(kind)) for port, kind in stage.emits.items()}
+    named = {"joins": stage.joins, "sides": stage.sides, "emits": stage.emits}
+    ports = {word: {port: _names(types_of(kind)) for port, kind in kinds.items()} for word, kinds in named.items()}
+    return {"accepts": accepts, **ports}
 
 
 def _codec(codec: type[Any]) -> Ports:
-    return _names(types_of(codec.accepts)), tuple(getattr(codec, "emits", CODEC_EMITS))
+    return {"accepts": _names(types_of(codec.accepts)), "emits": tuple(getattr(codec, "emits", CODEC_EMITS))}
+
+
+def _told(ports: Mapping[str, Names]) -> str:
+    kinds = {port: " or ".join(names) for port, names in ports.items()}
+    return ", ".join(kind if port == "out" else f"{port}: {kind}" for port, kind in kinds.items())
 
 
 def _names(kinds: Iterable[type]) -> tuple[str, ...]:

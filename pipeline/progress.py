@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from framefold.pipeline.outcome import NodeState, Outcome, ResultRow, Running
-from framefold.pipeline.words import cell, heading
+from framefold.pipeline.notices import ResultRow
+from framefold.pipeline.outcome import NodeState, Outcome, Running
+from framefold.pipeline.words import attempts_of, cell, heading, told
 
 LOG_SECONDS = 10.0
 REFRESH_SECONDS = 0.25
@@ -51,19 +52,26 @@ class Display:
     def _table(self, outcome: Outcome, seconds: float) -> Table:
         table = Table(title=f"{self._title}  {seconds:.0f} s", title_justify="left", box=None, pad_edge=False)
         table.add_column("stage")
-        for name in ("in", "out", "aside"):
+        for name in ("waiting", "in", "reused", "out", "aside"):
             table.add_column(name, justify="right")
         table.add_column("now")
         for name, node in outcome.nodes.items():
             running = Text("\n").join(Text(_describe(one)) for one in node.running.values())
-            table.add_row(name, *(str(count or "") for count in (node.done, node.given, node.failed)), running)
+            counts = (node.waiting, node.done, node.reused, node.given, node.failed)
+            table.add_row(name, *(f"{count:,}" if count else "" for count in counts), running)
         return table
 
     def _line(self, outcome: Outcome, seconds: float) -> str:
-        counts = ((name, node.given or node.done) for name, node in outcome.nodes.items())
-        done = ", ".join(f"{name} {count}" for name, count in counts if count)
+        done = ", ".join(filter(None, (_counted(name, node) for name, node in outcome.nodes.items())))
         running = "; ".join(f"{name}: {_describe(one)}" for name, one in _under_way(outcome.nodes))
         return f"[{seconds:4.0f} s] done: {done or 'nothing yet'}" + (f" | now: {running}" if running else "")
+
+
+def _counted(name: str, node: NodeState) -> str:
+    """`fitted 12 (8 reused)`; empty if there is nothing."""
+    count = node.given or node.done
+    reused = f" ({node.reused} reused)" if node.reused else ""
+    return f"{name} {count}{reused}" if count else ""
 
 
 def _under_way(nodes: Mapping[str, NodeState]) -> Iterable[tuple[str, Running]]:
@@ -100,11 +108,14 @@ def print_set_aside(console: Console, outcome: Outcome) -> None:
     for refusal in outcome.refused:
         console.print(f"set aside by {refusal.node}: {refusal.label}: {refusal.reason}", soft_wrap=True)
     for letter in outcome.dead:
-        console.print(
-            f"set aside at {letter.node} after {letter.attempts} attempts: {letter.label}: "
-            f"{letter.error}: {letter.message}",
-            soft_wrap=True,
-        )
+        console.print(f"set aside at {letter.node} after {attempts_of(letter)}: {told(letter)}", soft_wrap=True)
+        if letter.replay:
+            console.print(f"  {letter.replay}", highlight=False, soft_wrap=True)
+    unnamed = outcome.set_aside - len(outcome.refused) - len(outcome.dead)
+    if unnamed > 0:
+        console.print(f"and {unnamed:,} more, see events.jsonl")
+    for warning in outcome.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
 
 
 def _result_table(node: str, rows: Sequence[ResultRow]) -> Table:

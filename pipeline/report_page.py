@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
 
-from framefold.pipeline.outcome import DeadLetter, Outcome, ResultRow
-from framefold.pipeline.words import cell, heading
+from framefold.pipeline.notices import DeadLetter, ResultRow
+from framefold.pipeline.outcome import NodeState, Outcome
+from framefold.pipeline.words import attempts_of, cell, heading, told
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -37,16 +38,17 @@ def render(outcome: Outcome, pipeline: str) -> str:
     """The page; everything that came from a file or a user is escaped."""
     parts = [_error(outcome.error)]
     parts += [_results(node, outcome.rows) for node in dict.fromkeys(row.node for row in outcome.rows)]
-    parts += [_refused(outcome), _dead(outcome.dead), _stages(outcome), _hints(outcome.hints)]
+    parts += [_refused(outcome), _dead(outcome.dead), _warnings(outcome.warnings), _stages(outcome)]
+    parts += [_hints(outcome.hints)]
     return _PAGE.substitute(
         title=escape(pipeline), summary=escape(_summary(outcome)), body="\n".join(filter(None, parts))
     )
 
 
 def _summary(outcome: Outcome) -> str:
-    aside = len(outcome.refused) + len(outcome.dead)
-    ending = f"{aside} set aside" if aside else "nothing was set aside"
-    return f"{outcome.seconds:.1f} seconds, {ending}."
+    ending = f"{outcome.set_aside:,} set aside" if outcome.set_aside else "nothing was set aside"
+    reused = f", {outcome.reused:,} pieces of work reused" if outcome.reused else ""
+    return f"{outcome.seconds:.1f} seconds, {ending}{reused}."
 
 
 def _error(error: str) -> str:
@@ -61,18 +63,28 @@ def _results(node: str, rows: Sequence[ResultRow]) -> str:
 
 
 def _stages(outcome: Outcome) -> str:
-    lines = [
-        [
-            name,
-            f"{node.done:,}",
-            f"{node.given:,}",
-            f"{node.failed:,}",
-            f"{node.seconds:.1f}",
-            f"{node.cpu_seconds:.1f}",
-        ]
-        for name, node in outcome.nodes.items()
-    ]
-    return "<h2>Stages</h2>" + _table(["stage", "in", "out", "set aside", "seconds", "CPU seconds"], lines)
+    now = outcome.clock()
+    lines = [[name, *_figures(node, now)] for name, node in outcome.nodes.items()]
+    head = ["stage", "in", "reused", "out", "set aside", "tried again", "seconds", "CPU seconds", "busy", "blocked"]
+    return "<h2>Stages</h2>" + _table(head, lines) + f"<p>{escape(_memory(outcome))}</p>"
+
+
+def _figures(node: NodeState, now: float) -> list[str]:
+    counts = (node.done, node.reused, node.given, node.failed, node.again)
+    shares = (node.timesheet.share("busy", now), node.timesheet.share("blocked", now))
+    seconds = (f"{node.seconds:.1f}", f"{node.cpu_seconds:.1f}")
+    return [*(f"{count:,}" for count in counts), *seconds, *(f"{share:.0%}" for share in shares)]
+
+
+def _memory(outcome: Outcome) -> str:
+    peak, spilled = outcome.peak_bytes / 2**20, outcome.spilled_bytes / 2**20
+    moved = f"{spilled:,.0f} MiB were moved to disk" if spilled else "nothing was moved to disk"
+    return f"Payloads under way took at most {peak:,.1f} MiB; {moved}."
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    lines = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+    return f"<h2>Notes</h2><ul>{lines}</ul>" if lines else ""
 
 
 def _refused(outcome: Outcome) -> str:
@@ -84,8 +96,8 @@ def _refused(outcome: Outcome) -> str:
 
 def _dead(letters: Iterable[DeadLetter]) -> str:
     parts = [
-        f"<details><summary><b>{escape(one.label)}</b> at {escape(one.node)}, after {one.attempts} attempts: "
-        f"{escape(one.error)}: {escape(one.message)}</summary><pre>{escape(one.traceback)}</pre></details>"
+        f"<details><summary>at {escape(one.node)}, after {attempts_of(one)}: {escape(told(one))}</summary>"
+        f"<pre>{escape(chr(10).join(filter(None, (one.traceback, one.replay))))}</pre></details>"
         for one in letters
     ]
     return '<h2 class="bad">Items set aside</h2>' + "".join(parts) if parts else ""

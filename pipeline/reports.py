@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,8 @@ from framefold.pipeline.report_page import render
 
 
 def write_report(outcome: Outcome, pipeline: str, run_dir: Path) -> None:
-    """Write `report.json`, `report.html`, and one file per item set aside under `dead/`."""
+    """Write `report.json` and `report.html`."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    for stale in (run_dir / "dead").glob("*.json"):
-        stale.unlink()  # of a run before, in the same folder
-    for number, letter in enumerate(outcome.dead):
-        _write_json(run_dir / "dead" / f"{letter.node}-{letter.key[:16] or number}.json", asdict(letter))
     _write_json(run_dir / "report.json", outcome.as_dict(pipeline))
     _write(run_dir / "report.html", render(outcome, pipeline))
 
@@ -31,5 +26,5 @@ def _write(path: Path, text: str) -> None:
     """Under a temporary name first: a report is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
     draft.replace(path)

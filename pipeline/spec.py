@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from framefold.pipeline import registry, wiring
+from framefold.pipeline import arity, joining, registry, wiring
 from framefold.pipeline.document import Document
 from framefold.pipeline.draft import Draft, NodeSpec
 from framefold.pipeline.errors import Problem, SpecError
@@ -33,7 +33,6 @@ _NODE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PIPELINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _PLACE = re.compile(r":(\d+):(\d+)$")
-_TOP_LEVEL = ("pipeline", "seed", "run_dir")
 
 
 class Header(Options):
@@ -42,7 +41,17 @@ class Header(Options):
     pipeline: Annotated[str, Field(pattern=_PIPELINE_NAME, max_length=100, description="name of the pipeline")]
     seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
     run_dir: Path | None = Field(default=None, description="for reports and checkpoints; out/NAME.run by default")
+    fail_fast: bool = Field(default=False, description="end the run at the first item that is set aside")
+    checkpoint_seconds: float = Field(
+        default=60, gt=0, allow_inf_nan=False, description="between two checkpoints of an item that takes long"
+    )
+    drain_seconds: float = Field(
+        default=30, ge=0, allow_inf_nan=False, description="for the items under way, when the run is asked to stop"
+    )
     stages: dict[str, Any]
+
+
+_TOP_LEVEL = tuple(word for word in Header.model_fields if word != "stages")
 
 
 class PipelineSpec(BaseModel, frozen=True):
@@ -51,6 +60,9 @@ class PipelineSpec(BaseModel, frozen=True):
     pipeline: str
     seed: int
     run_dir: Path
+    fail_fast: bool
+    checkpoint_seconds: float
+    drain_seconds: float
     stages: Mapping[str, NodeSpec]
 
 
@@ -79,6 +91,21 @@ class CheckedPipeline:
     def run_dir(self) -> Path:
         """Where reports and checkpoints go."""
         return self.spec.run_dir
+
+    @property
+    def fail_fast(self) -> bool:
+        """Whether the first item that is set aside ends the run."""
+        return self.spec.fail_fast
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """Seconds between two checkpoints of an item that takes long."""
+        return self.spec.checkpoint_seconds
+
+    @property
+    def drain_seconds(self) -> float:
+        """Seconds for the items under way, when the run is asked to stop."""
+        return self.spec.drain_seconds
 
 
 def load(
@@ -111,7 +138,9 @@ def _check(document: Document, overrides: Sequence[str], extra: Extra, *, prefli
     drafts = {node.draft.name: node.draft for node in nodes}
     found += [finding for node in nodes for finding in node.findings]
     wires = wiring.connect(drafts)
+    joined = joining.resolve(drafts, wires.wires)
     if drafts:
+        found += [*arity.check(drafts), *joined.findings]
         found += wiring.check(drafts, wires, functools.cache(lambda: registry.loadable_stages(extra)))
     problems = [mistake.problem for mistake in document.mistakes] + _problems(document, found)
     if problems or header is None:
@@ -120,7 +149,7 @@ def _check(document: Document, overrides: Sequence[str], extra: Extra, *, prefli
     return CheckedPipeline(
         file=document.name,
         spec=spec,
-        graph=assemble(spec.pipeline, spec.seed, drafts, wires.wires),
+        graph=assemble(spec.pipeline, spec.seed, drafts, wires.wires, joined),
         warnings=tuple(_problems(document, wiring.unused_ports(drafts, wires.wires))),
     )
 
@@ -151,6 +180,9 @@ def _resolved(header: Header, drafts: Mapping[str, Draft]) -> PipelineSpec:
         pipeline=header.pipeline,
         seed=header.seed,
         run_dir=header.run_dir or Path("out") / f"{header.pipeline}.run",
+        fail_fast=header.fail_fast,
+        checkpoint_seconds=header.checkpoint_seconds,
+        drain_seconds=header.drain_seconds,
         stages={name: draft.spec for name, draft in drafts.items()},
     )
 

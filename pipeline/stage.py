@@ -1,9 +1,14 @@
 """What a stage is: passive code with typed ports. Actors, queues, threads and retries are the engine's.
 
-A replica's life: `__init__(config)`, then `setup(context)` once on its worker, then `process(item)` for each
-item (or `produce()` once, for a source), then `finish()` once when no more items will come, then `close()`.
-`close` is called whatever happened before, even if `setup` raised. The same item may be processed again after
-a failure, so `process` must be safe to repeat.
+A replica's life: `__init__(config)`, then `setup(context)` once on its worker, then `receive(name, payload)` for
+each side input, then `process(item)` for each item (or `produce()` once, for a source), then `finish()` once when
+no more items will come, then `close()`. `close` is called whatever happened before, even if `setup` raised. The
+same item may be processed again after a failure, so `process` must be safe to repeat. A stateful stage or a source
+that is lost is made anew and sees everything from the start.
+
+Three ways to fail: `Transient` (from `framefold.pipeline.errors`; also `ConnectionError` and `TimeoutError`) is tried
+again after a while; any other exception sets the item aside at once, for the same code on the same item fails again;
+a worker that dies is replaced and its item tried again.
 
 `process`, `produce` and `finish` are generators: they yield payloads (or `Emit`s, to name a port or an
 identity), `Progress` while something takes long, `Refused` for an input that has to be set aside, and `Row`
@@ -12,11 +17,11 @@ and `Hint` for what the user reads at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
@@ -38,6 +43,15 @@ class Ports:
     """None for a source."""
     emits: Mapping[str, PortType] = field(default_factory=dict)
     """Port name to type; the port that needs no name in YAML is called `out`; empty for a sink."""
+    joins: Mapping[str, PortType] = field(default_factory=dict)
+    """Instead of `accepts`: named inputs that are joined by item; the payload is `{name: payload}`."""
+    sides: Mapping[str, PortType] = field(default_factory=dict)
+    """Side inputs: each replica gets one payload of each before its first item."""
+
+    @property
+    def is_source(self) -> bool:
+        """Takes nothing."""
+        return self.accepts is None and not self.joins
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,8 @@ class Progress:
     """0..1."""
     values: Mapping[str, float] = field(default_factory=dict)
     """Shown beside the bar: `{"psnr_db": 28.1, "bits": 512000}`."""
+    state: Callable[[], Any] | None = None
+    """Gives what is needed to go on from here; called when a checkpoint is due. See `Item.checkpoint`."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +126,16 @@ class Stage:
     Config: ClassVar[type[Options]] = Options
     accepts: ClassVar[PortType | None] = None
     emits: ClassVar[Mapping[str, PortType]] = {}
+    joins: ClassVar[Mapping[str, PortType]] = {}
+    sides: ClassVar[Mapping[str, PortType]] = {}
     locators: ClassVar[frozenset[str]] = frozenset()
     """Options that say where content lies, not what it is: they do not enter unit keys."""
     stateful: ClassVar[bool] = False
     """True: one replica only, and it sees the items in source order."""
+    durable: ClassVar[bool] = False
+    """True: outputs are dear, so they are kept in the run folder and a later run takes them from there."""
+    commits: ClassVar[Literal["item", "end"]] = "end"
+    """Of a sink. `item`: what `process` took is on disk when it returns, and no later run brings it again."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -121,7 +143,7 @@ class Stage:
     @classmethod
     def ports(cls, config: Any) -> Ports:
         """The ports under this configuration; override where options change them."""
-        return Ports(accepts=cls.accepts, emits=cls.emits)
+        return Ports(accepts=cls.accepts, emits=cls.emits, joins=cls.joins, sides=cls.sides)
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:
@@ -131,6 +153,10 @@ class Stage:
     def setup(self, context: StageContext) -> None:
         """Load what is expensive, once per replica."""
 
+    def receive(self, name: str, payload: Any) -> None:
+        """Take the one payload of side input `name`; after `setup` and before the first item."""
+        raise NotImplementedError(f"{type(self).__name__} does not take side inputs")
+
     def produce(self) -> Iterator[Output]:
         """Sources only: yield every payload."""
         raise NotImplementedError(f"{type(self).__name__} is not a source")
@@ -138,6 +164,20 @@ class Stage:
     def process(self, item: Item) -> Iterator[Output]:
         """Turn one item into none, one or many."""
         raise NotImplementedError(f"{type(self).__name__} does not take items")
+
+    def process_batch(self, items: Sequence[Item]) -> Iterator[tuple[Item, Output]]:
+        """Under `batch:`: turn several items into outputs, each with the item that it belongs to."""
+        for item in items:
+            for output in self.process(item):
+                yield item, output
+
+    def packed(self, payload: Any) -> Any:
+        """What of an output is worth keeping on disk; what the input holds too can be left out."""
+        return payload
+
+    def restored(self, item: Item, kept: Any) -> Any:
+        """The output again, from what `packed` gave and the input that it was made of."""
+        return kept
 
     def finish(self) -> Iterator[Output]:
         """Hand out what was held back; nothing comes after."""

@@ -7,13 +7,19 @@ distribution registers them: `spec.load(path, extra_stages=TOYS)` knows them for
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
+from framefold.pipeline.errors import Transient
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import (
     Emit,
@@ -25,6 +31,7 @@ from framefold.pipeline.stage import (
     Refused,
     Row,
     Stage,
+    StageContext,
 )
 from framefold.pipeline.stage_suite import check_stage
 
@@ -148,12 +155,20 @@ class _Picky(Stage):
 
 
 class FailOnce(_Picky):
-    """Raises at the first attempt of the numbers in `on`."""
+    """Something outside fails at the first attempt of the numbers in `on`."""
 
     def misbehave(self, item: Item) -> None:
         """Raise unless this is a retry."""
         if item.attempt == 0:
-            raise ValueError(f"first attempt of {item.label}")
+            raise Transient(f"first attempt of {item.label}")
+
+
+class Unreachable(_Picky):
+    """Something outside fails at every attempt of the numbers in `on`."""
+
+    def misbehave(self, item: Item) -> None:
+        """Raise."""
+        raise Transient(f"attempt {item.attempt} of {item.label}")
 
 
 class FailAlways(_Picky):
@@ -168,14 +183,44 @@ class Crash(_Picky):
     """Ends its process at the numbers in `on`: a real worker only, never in the test's own process."""
 
     class Config(_Picky.Config):
-        """How often."""
+        """How, when, and how often."""
 
         attempts: int = Field(default=1, ge=1, description="attempts that crash before one succeeds")
+        how: Literal["exit", "segv", "hang", "hog"] = "exit"
+        after: bool = Field(default=False, description="once the number has been passed on, instead of before")
+        pids: Path | None = Field(default=None, description="a folder: each replica leaves its process number there")
+
+    def setup(self, context: StageContext) -> None:
+        """Say who it is."""
+        if self.config.pids is not None:
+            self.config.pids.mkdir(parents=True, exist_ok=True)
+            (self.config.pids / f"{context.node}-{context.replica}").write_text(str(os.getpid()))
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Misbehave before or after passing the number on."""
+        if not self.config.after:
+            yield from super().process(item)
+            return
+        yield item.payload
+        if item.payload in self.config.on:
+            self.misbehave(item)
 
     def misbehave(self, item: Item) -> None:
-        """Leave without a word."""
-        if item.attempt < self.config.attempts:
-            os._exit(17)
+        """Leave without a word, never return, or take all memory."""
+        if item.attempt >= self.config.attempts:
+            return
+        match self.config.how:
+            case "exit":
+                os._exit(17)
+            case "segv":
+                os.kill(os.getpid(), signal.SIGSEGV)
+                threading.Event().wait()  # the signal may reach another thread first
+            case "hang":
+                threading.Event().wait()
+            case "hog":
+                hog = []
+                while True:
+                    hog.append(np.ones(2**24))
 
 
 class Slow(Stage):
@@ -235,22 +280,211 @@ class Progressing(Stage):
         yield item.payload
 
 
-__all__ = [
-    "TOYS",
-    "Add",
-    "Collect",
-    "Crash",
-    "Double",
-    "FailAlways",
-    "FailOnce",
-    "HoldBack",
-    "Numbers",
-    "Progressing",
-    "Slow",
-    "Spell",
-    "Split",
-    "check_stage",
-]
+class CollectOnce(Stage):
+    """A sink that holds everything until the end, and loses it: its process ends at item `at`, the first time."""
+
+    class Config(Options):
+        """The file, and when."""
+
+        path: Path
+        at: str
+
+    accepts = int
+    stateful = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._labels: list[str] = []
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Remember the label, or be lost."""
+        died = self.config.path.with_suffix(".died")
+        if item.label == self.config.at and not died.exists():
+            died.touch()
+            os._exit(17)
+        self._labels.append(item.label)
+        return iter(())
+
+    def finish(self) -> Iterator[Output]:
+        """Write them all."""
+        self.config.path.write_text("\n".join(self._labels))
+        return iter(())
+
+
+class Gather(Stage):
+    """The sink that commits each item: a file `KEY` with `label payload` in a folder."""
+
+    class Config(Options):
+        """The folder."""
+
+        path: Path
+
+    accepts = int | str
+    commits: ClassVar[Literal["item", "end"]] = "item"
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Write a file, whole or not at all, and report it."""
+        self.config.path.mkdir(parents=True, exist_ok=True)
+        draft = self.config.path / f".{item.key}.{os.getpid()}"
+        draft.write_text(f"{item.label} {item.payload}")
+        draft.replace(self.config.path / item.key)
+        yield Row(item.label, {"value": item.payload})
+
+
+class Pair(Stage):
+    """The sum of two numbers that come from one item."""
+
+    joins: ClassVar[Mapping[str, PortType]] = {"left": int, "right": int}
+    emits: ClassVar[Mapping[str, PortType]] = {"out": int}
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Yield one number."""
+        yield item.payload["left"] + item.payload["right"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `Learn` learns."""
+
+    total: int
+
+
+class Learn(Stage):
+    """The sum of all numbers, given once at the end: a toy that trains."""
+
+    accepts = int
+    emits: ClassVar[Mapping[str, PortType]] = {"out": Model}
+    stateful = True
+    durable = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._seen: dict[str, int] = {}
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Yield nothing."""
+        self._seen[item.key] = item.payload
+        return iter(())
+
+    def finish(self) -> Iterator[Output]:
+        """Yield the model."""
+        yield Model(sum(self._seen.values()))
+
+
+class Offset(Stage):
+    """The number and what a model learned."""
+
+    accepts = int
+    emits: ClassVar[Mapping[str, PortType]] = {"out": int}
+    sides: ClassVar[Mapping[str, PortType]] = {"model": Model}
+
+    def receive(self, name: str, payload: Any) -> None:
+        """Take the model."""
+        self._model: Model = payload
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Yield one number."""
+        yield item.payload + self._model.total
+
+
+class Together(Stage):
+    """Each number and how many came with it, as `number * 1000 + items`; a batch with a number in `on` fails."""
+
+    class Config(Options):
+        """Which numbers spoil their batch."""
+
+        on: tuple[int, ...] = ()
+
+    accepts = int
+    emits: ClassVar[Mapping[str, PortType]] = {"out": int}
+
+    def process_batch(self, items: Sequence[Item]) -> Iterator[tuple[Item, Output]]:
+        """Yield one number per item."""
+        for item in items:
+            if item.payload in self.config.on:
+                raise ValueError(f"{item.label} is in a batch of {len(items)}")
+            yield item, item.payload * 1000 + len(items)
+
+
+class Steps(Stage):
+    """Takes several steps over every number, and can go on from a checkpoint; each step is a line in a file."""
+
+    class Config(Options):
+        """How many steps, how long, and where they are written down."""
+
+        steps: int = Field(default=4, ge=1)
+        seconds: float = Field(default=0.0, ge=0, description="of each step")
+        log: Path | None = None
+        amount: int = 0
+
+    accepts = int
+    emits: ClassVar[Mapping[str, PortType]] = {"out": int}
+    durable = True
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Yield progress with a state, then the number."""
+        for step in range(item.checkpoint or 0, self.config.steps):
+            time.sleep(self.config.seconds)
+            self._write(f"{item.label} {step}")
+            yield Progress((step + 1) / self.config.steps, {"step": step + 1}, state=partial(int, step + 1))
+        yield item.payload + self.config.amount
+
+    def _write(self, line: str) -> None:
+        if self.config.log is not None:
+            with self.config.log.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+class Frames(Stage):
+    """The source of `count` arrays of `nbytes` bytes each, full of their number modulo 256."""
+
+    class Config(Options):
+        """How many, how large."""
+
+        count: int = Field(default=5, ge=0)
+        nbytes: int = Field(default=2**20, ge=1)
+
+    emits: ClassVar[Mapping[str, PortType]] = {"out": np.ndarray}
+
+    def produce(self) -> Iterator[Output]:
+        """Yield the arrays."""
+        for number in range(self.config.count):
+            array = np.full(self.config.nbytes, number % 256, np.uint8)
+            yield Emit(array, identity=str(number), label=f"f{number}")
+
+
+class Fill(Stage):
+    """An array of `nbytes` bytes, full of the number."""
+
+    class Config(Options):
+        """How large."""
+
+        nbytes: int = Field(default=2**20, ge=1)
+
+    accepts = int
+    emits: ClassVar[Mapping[str, PortType]] = {"out": np.ndarray}
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Yield one array."""
+        yield np.full(self.config.nbytes, item.payload % 256, np.uint8)
+
+
+class Mean(Stage):
+    """The mean of an array, rounded; it may take its time."""
+
+    class Config(Options):
+        """How long."""
+
+        seconds: float = Field(default=0.0, ge=0)
+
+    accepts = np.ndarray
+    emits: ClassVar[Mapping[str, PortType]] = {"out": int}
+
+    def process(self, item: Item) -> Iterator[Output]:
+        """Yield one number."""
+        time.sleep(self.config.seconds)
+        yield int(item.payload.mean())
+
 
 TOYS: Mapping[str, type[Stage]] = {
     "numbers": Numbers,
@@ -259,11 +493,51 @@ TOYS: Mapping[str, type[Stage]] = {
     "split": Split,
     "spell": Spell,
     "collect": Collect,
+    "collect_once": CollectOnce,
+    "gather": Gather,
     "fail_once": FailOnce,
     "fail_always": FailAlways,
+    "unreachable": Unreachable,
     "crash": Crash,
     "slow": Slow,
     "hold_back": HoldBack,
     "progressing": Progressing,
+    "steps": Steps,
+    "pair": Pair,
+    "learn": Learn,
+    "offset": Offset,
+    "together": Together,
+    "frames": Frames,
+    "fill": Fill,
+    "mean": Mean,
 }
 """By the names that pipelines in tests use."""
+
+__all__ = [
+    "TOYS",
+    "Add",
+    "Collect",
+    "CollectOnce",
+    "Crash",
+    "Double",
+    "FailAlways",
+    "FailOnce",
+    "Fill",
+    "Frames",
+    "Gather",
+    "HoldBack",
+    "Learn",
+    "Mean",
+    "Model",
+    "Numbers",
+    "Offset",
+    "Pair",
+    "Progressing",
+    "Slow",
+    "Spell",
+    "Split",
+    "Steps",
+    "Together",
+    "Unreachable",
+    "check_stage",
+]

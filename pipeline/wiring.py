@@ -7,9 +7,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from framefold.pipeline.draft import Draft
+from framefold.pipeline.draft import Draft, Reference
 from framefold.pipeline.findings import Finding, KeyPath, did_you_mean, listed, nearest
-from framefold.pipeline.stage import PortType, Stage, types_of
+from framefold.pipeline.stage import Ports, PortType, Stage, types_of
 
 UNNAMED_PORT = "out"
 MAX_BRIDGE = 3
@@ -30,6 +30,10 @@ class Wire:
     target: str
     path: KeyPath = field(compare=False)
     """Where the reference stands."""
+    name: str = ""
+    """Of the join or side input; empty where inputs are merged."""
+    side: bool = False
+    """The target is given one payload before its first item."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +47,25 @@ class Wiring:
 
 
 def connect(drafts: Mapping[str, Draft]) -> Wiring:
-    """Resolve every input of every node."""
-    wires: dict[Wire, None] = {}
+    """Resolve every input and side input of every node."""
+    wires: list[Wire] = []
     findings: list[Finding] = []
     guessed: set[str] = set()
     for draft in drafts.values():
-        for number, reference in enumerate(draft.spec.inputs):
-            path = ("stages", draft.name, "inputs", number)
-            found = _resolve(drafts, reference, draft.name, path)
-            if isinstance(found, Finding):
-                findings.append(found)
-                guessed.update(_meant(reference, drafts))
-            elif found in wires:
-                findings.append(Finding(path, f"{reference!r} is named twice; every item would come twice"))
+        for reference in draft.spec.references():
+            found = _resolve(drafts, reference, draft.name)
+            if isinstance(found, Wire):
+                findings += _repeated(found, wires, reference.text)
+                wires.append(found)
             else:
-                wires[found] = None
-    return Wiring(tuple(wires), tuple(findings), frozenset(guessed))
+                findings.append(found)
+                guessed.update(_meant(reference.text, drafts))
+    return Wiring(tuple(dict.fromkeys(wires)), tuple(findings), frozenset(guessed))
 
 
 def check(drafts: Mapping[str, Draft], wiring: Wiring, stage_classes: StageClasses) -> Iterator[Finding]:
     """Every mistake in how the nodes stand together."""
     yield from wiring.findings
-    for draft in drafts.values():
-        yield from _arity(draft, drafts)
-        yield from _replicas(draft)
     for wire in wiring.wires:
         yield from _types(wire, drafts, stage_classes)
     yield from _cycles(drafts, wiring.wires)
@@ -115,17 +114,50 @@ def topological(names: Iterable[str], wires: Sequence[Wire]) -> list[str]:
     return order
 
 
-def _resolve(drafts: Mapping[str, Draft], reference: str, target: str, path: KeyPath) -> Wire | Finding:
-    name, dot, port = reference.partition(".")
+def upstream(names: Iterable[str], wires: Iterable[Wire]) -> set[str]:
+    """The nodes that something reaches `names` from, and those themselves."""
+    sources: defaultdict[str, list[str]] = defaultdict(list)
+    for wire in wires:
+        sources[wire.target].append(wire.source)
+    found, ahead = set[str](), list(names)
+    while ahead:
+        name = ahead.pop()
+        ahead += sources[name] if name not in found else []
+        found.add(name)
+    return found
+
+
+def _resolve(drafts: Mapping[str, Draft], reference: Reference, target: str) -> Wire | Finding:
+    name, port = split(reference.text)
+    path = ("stages", target, *reference.path)
     if name not in drafts:
         others = [other for other in drafts if other != target]
         guess = did_you_mean(name, others) or ";"
         return Finding(path, f"there is no node {name!r}{guess} nodes: {listed(others)}")
     ports = drafts[name].ports
-    port = port if dot else UNNAMED_PORT
     if ports is None or port in ports.emits:
-        return Wire(name, port, target, path)
-    return Finding(path, _no_port(name, port if dot else None, list(ports.emits)))
+        return Wire(name, port, target, path, reference.name, reference.side)
+    return Finding(path, _no_port(name, port if "." in reference.text else None, list(ports.emits)))
+
+
+def split(reference: str) -> tuple[str, str]:
+    """The node and the port that a reference names."""
+    name, dot, port = reference.partition(".")
+    return name, port if dot else UNNAMED_PORT
+
+
+def _repeated(last: Wire, before: Sequence[Wire], reference: str) -> Iterator[Finding]:
+    """Whether a wire brings the same items to the same node as one before it."""
+    for wire in before:
+        same = (wire.source, wire.port, wire.target) == (last.source, last.port, last.target)
+        if not same or wire.side or last.side:
+            continue
+        if wire.name == last.name:
+            yield Finding(last.path, f"{reference!r} is named twice; every item would come twice")
+        else:
+            both = f"{wire.name} and {last.name}"
+            yield Finding(last.path, f"{reference!r} is named twice, as {both}; name another output for one of them")
+        return
 
 
 def _no_port(name: str, port: str | None, ports: list[str]) -> str:
@@ -144,41 +176,26 @@ def _meant(reference: str, drafts: Mapping[str, Draft]) -> Iterator[str]:
         yield guess
 
 
-def _arity(draft: Draft, drafts: Mapping[str, Draft]) -> Iterator[Finding]:
-    if draft.ports is None or not draft.inputs_read:
-        return
-    at = ("stages", draft.name, "inputs")
-    if draft.is_source and draft.spec.inputs:
-        yield Finding(at, f"{draft.spec.stage} is a source and takes no inputs; remove them", at_key=True)
-    if draft.ports.accepts is not None and not draft.spec.inputs:
-        givers = [name for name, other in drafts.items() if name != draft.name and _gives(other, draft.ports.accepts)]
-        hint = f", such as {listed(givers, last='or')}" if givers else ""
-        needed = type_names(draft.ports.accepts)
-        yield Finding(at, f"{draft.spec.stage} needs inputs that give {needed}{hint}; write inputs: [NODE]")
-
-
-def _gives(draft: Draft, accepted: PortType) -> bool:
-    return draft.ports is not None and any(fits(kind, accepted) for kind in draft.ports.emits.values())
-
-
-def _replicas(draft: Draft) -> Iterator[Finding]:
-    if draft.stage_class is not None and draft.stage_class.stateful and draft.spec.replicas > 1:
-        message = f"{draft.spec.stage} sees all items in order, so it has 1 replica, got {draft.spec.replicas}"
-        yield Finding(("stages", draft.name, "replicas"), message)
-
-
 def _types(wire: Wire, drafts: Mapping[str, Draft], stage_classes: StageClasses) -> Iterator[Finding]:
     source, target = drafts[wire.source], drafts[wire.target]
-    if source is target or source.ports is None or target.ports is None or target.ports.accepts is None:
+    if source is target or source.ports is None or target.ports is None:
         return
-    emitted, accepted = source.ports.emits[wire.port], target.ports.accepts
-    if fits(emitted, accepted):
+    emitted, accepted = source.ports.emits[wire.port], _accepted(wire, target.ports)
+    if accepted is None or fits(emitted, accepted):
         return
     bridge = _bridge(emitted, accepted, stage_classes())
     remedy = f"put {' -> '.join(bridge)} between them" if bridge else "no stage turns one into the other"
     given = f"{wire.source} ({source.spec.stage}) gives {type_names(emitted)}"
-    taken = f"{wire.target} ({target.spec.stage}) takes {type_names(accepted)}"
+    into = f"{wire.target}.{wire.name}" if wire.name else wire.target
+    taken = f"{into} ({target.spec.stage}) takes {type_names(accepted)}"
     yield Finding(wire.path, f"{given}, but {taken}; {remedy}")
+
+
+def _accepted(wire: Wire, ports: Ports) -> PortType | None:
+    """What the target takes by this wire; None if it takes nothing so, which `arity` explains."""
+    if wire.side:
+        return ports.sides.get(wire.name)
+    return ports.joins.get(wire.name) if ports.joins or wire.name else ports.accepts
 
 
 def _bridge(emitted: PortType, accepted: PortType, classes: Mapping[str, type[Stage]]) -> list[str]:
@@ -237,11 +254,21 @@ def _ends(drafts: Mapping[str, Draft], wiring: Wiring) -> Iterator[Finding]:
     if any(draft.ports is None or not draft.inputs_read for draft in drafts.values()):
         return
     if not any(draft.is_source for draft in drafts.values()):
-        yield Finding(("stages",), "no source: nothing would ever come; begin with a stage that takes no inputs")
+        reached = f"no source: nothing would ever reach {listed(drafts)}"
+        yield Finding(("stages",), f"{reached}; begin with a stage that takes no inputs")
     taken = {wire.source for wire in wiring.wires} | wiring.guessed
     loose = [name for name, draft in drafts.items() if not draft.is_sink and name not in taken]
-    if loose and not any(draft.is_sink for draft in drafts.values()):
+    sinks = {name for name, draft in drafts.items() if draft.is_sink}
+    if loose and not sinks:
         yield Finding(("stages",), f"no sink: the output of {listed(loose)} is never kept; end with one that writes it")
         return
+    kept = upstream(sinks | wiring.guessed, wiring.wires) if loose else set[str]()
     for name in loose:
-        yield Finding(("stages", name), "nobody takes its output; name it in the inputs of another node, or remove it")
+        idle = upstream({name}, wiring.wires) - kept - {name}
+        yield Finding(("stages", name), _untaken([other for other in drafts if other in idle]))
+
+
+def _untaken(idle: list[str]) -> str:
+    """`idle` are the nodes that work for this one only."""
+    too = f", and {listed(idle)} {'works' if len(idle) == 1 else 'work'} for it alone" if idle else ""
+    return f"nobody takes its output{too}; name it in the inputs of another node, or remove it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from framefold.pipeline.notices import DeadLetter
+
 _HEADINGS = {"psnr_db": "PSNR dB", "ms_ssim": "MS-SSIM", "encode_seconds": "encode s"}
 
 
@@ -28,3 +30,13 @@ def _decimals(column: str, value: float) -> int:
     if column.endswith("_seconds"):
         return 1
     return 4 if abs(value) < 1 else 2
+
+
+def attempts_of(letter: DeadLetter) -> str:
+    """`1 attempt`, `3 attempts`."""
+    return "1 attempt" if letter.attempts == 1 else f"{letter.attempts} attempts"
+
+
+def told(letter: DeadLetter) -> str:
+    """`n3: ValueError: bad number`."""
+    return f"{letter.label}: {letter.error}: {letter.message}"

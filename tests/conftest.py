@@ -1,11 +1,25 @@
-"""What all tests share: where a GPU is promised, a missing one is a failure; elsewhere it is a skip."""
+"""What all tests share: a GPU where one is promised, and one Ray cluster for the whole run."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+
+# Ray turns tokens on for a Ray that it starts itself, and leaves that on in the process: the cluster below, which
+# has none, would then give no actor to whoever comes from there.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+PROMPT_LOSSES = {
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 5,
+    "health_check_initial_delay_ms": 2000,
+}
+"""A machine that is gone is noticed in five seconds, not in fifteen."""
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +31,29 @@ def gpu() -> str:
     if os.environ.get("FRAMEFOLD_REQUIRE_GPU") == "1":
         pytest.fail(f"{message}, and FRAMEFOLD_REQUIRE_GPU=1 promises one")
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A real cluster of one machine; tests may add machines, and take away those that they added."""
+    from ray.cluster_utils import Cluster
+
+    import framefold.pipeline.ray_executor  # noqa: F401 - sets what Ray reads when it is imported
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 8,
+            "object_store_memory": 200 * 2**20,
+            "labels": {"zone": "head"},
+            "_system_config": PROMPT_LOSSES,
+        },
+    )
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def address(ray_cluster: Any) -> str:
+    """Where the cluster is."""
+    return str(ray_cluster.address)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from framefold.pipeline.errors import EXIT_FAILED, FramefoldError, SpecError
 
-COMMANDS = ("run", "check", "graph", "plugins", "info", "decode", "verify")
+COMMANDS = ("run", "check", "graph", "plugins", "replay", "info", "decode", "verify")
 """Each is a module beside this one, with `add(subparsers)`."""
 
 EXIT_INTERRUPTED = 130

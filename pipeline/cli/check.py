@@ -7,10 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framefold.pipeline.cli import pipeline_file
 from framefold.pipeline.errors import EXIT_DONE, EXIT_USAGE, Problem, SpecError
+
+if TYPE_CHECKING:
+    from framefold.pipeline.graph import Node
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,9 +50,14 @@ def _run_json(args: argparse.Namespace) -> int:
         "problems": [],
         "warnings": _plain(checked.warnings),
     }
-    nodes = [{"name": node.name, "stage": node.stage, "replicas": node.replicas} for node in checked.graph]
+    nodes = [_node(node) for node in checked.graph]
     _write({**summary, "pipeline": checked.name, "nodes": nodes, "edges": checked.graph.edge_count})
     return EXIT_DONE
+
+
+def _node(node: Node) -> dict[str, Any]:
+    replicas = {"replicas": node.replicas, "max_replicas": node.max_replicas}
+    return {"name": node.name, "stage": node.stage, **replicas}
 
 
 def _plain(problems: Sequence[Problem]) -> list[dict[str, str]]:

@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     kinds = sorted({source["kind"] for source in describe(archive)["sources"]})
     mapping = {"pipeline": "decode", "stages": stages(archive, args.output, kinds, overwrite=args.overwrite)}
     checked = spec.from_mapping(f"pipeline decode {archive}", mapping)
-    progress, local = screen.console(stderr=True), args.address is None
-    outcome = runner.run(checked, progress, local=local, address=args.address, report=False)
+    manner = runner.Manner(local=args.address is None, address=args.address, report=False)
+    outcome = runner.run(checked, screen.console(stderr=True), manner)
     print_results(screen.console(), outcome)
     return outcome.exit_code
 

@@ -60,7 +60,7 @@ def compare(archive: Path, against: Sequence[str]) -> Outcome:
         "measured": {"stage": "quality", "inputs": ["frames"], "against": list(against)},
     }
     checked = spec.from_mapping(f"pipeline verify {archive}", {"pipeline": "verify", "stages": stages})
-    return runner.run(checked, screen.console(stderr=True), local=True, report=False)
+    return runner.run(checked, screen.console(stderr=True), runner.Manner(local=True, report=False))
 
 
 def _problems(archive: Path, outcome: Outcome) -> list[str]:

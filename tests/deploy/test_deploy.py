@@ -215,7 +215,7 @@ def test_the_cluster_goes_away_and_a_hanging_job_ends(job: dict[str, Any]) -> No
     assert job["ttlSecondsAfterFinished"] >= 0
     assert isinstance(job["activeDeadlineSeconds"], int)
     assert job["activeDeadlineSeconds"] > 0
-    assert job["backoffLimit"] == 0
+    assert job["backoffLimit"] == 2
 
 
 def test_the_ray_of_the_cluster_is_the_pinned_one(job: dict[str, Any], pins: dict[str, str]) -> None:

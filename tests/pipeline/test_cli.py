@@ -20,7 +20,7 @@ stages:
   out: {stage: collect, inputs: [halves.odd], path: out.txt}
 """
 
-OF_COLLECT = "inputs, path, replicas, resources, retries and stage"
+OF_COLLECT = "batch, inputs, path, replicas, resources, retries, side_inputs, stage, stall_timeout, store and timeout"
 
 
 @pytest.fixture

@@ -51,6 +51,17 @@ def test_lineage_is_the_same_in_every_run_and_different_for_every_node():
     assert all(len(digest) == 64 for digest in lineages().values())
 
 
+def test_lineage_is_the_same_in_every_version():
+    """Keys in archives and in run folders are made of it: a change here makes strangers of all that is stored."""
+    assert lineages() == {
+        "nums": "5310a62c6e58100b8bfb57498e00d2ac6ef6456404c9b66670de1378e8de600c",
+        "twice": "7402ada4094b87a62b47c7a49fd98ddac30008b89d486b22c7ef6a33273d6550",
+        "halves": "a5a2ef1bb7a3ccafe321a6a81ab5cf4599dde8bdea5c969b3c4c1c6c2c5a0caf",
+        "plus": "3e2ee2af8cd388429a7c0d9335755466743efb0d38fbe29a61a2dc1fc9e99844",
+        "out": "7bd60dd7d9644eb6e837456e5fed4a8f9ede0606c888e3fff6a8f49d2f1aafbe",
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -59,6 +70,8 @@ def test_lineage_is_the_same_in_every_run_and_different_for_every_node():
         (["plus.inputs=[halves.even]"], {"plus", "out"}),
         (["out.path=p"], {"out"}),
         (["twice.replicas=1", "twice.resources={cpus: 2}", "twice.retries=9"], set()),
+        (["twice.replicas={min: 1, max: 8}", "twice.timeout=9", "twice.stall_timeout=9"], set()),
+        (["twice.batch={items: 2}", "twice.store=true", "twice.resources.labels={a: b}", "fail_fast=true"], set()),
         (["plus.amount=3", "halves.parts=2"], set()),
         (["run_dir=elsewhere", "pipeline=other"], set()),
         (["seed=1"], {"nums", "twice", "halves", "plus", "out"}),
@@ -91,6 +104,12 @@ def test_description_counts_what_is_asked_for():
         .describe()
         .endswith("6 replicas, 3 CPUs set aside")
     )
+
+
+def test_description_counts_replicas_that_come_and_go():
+    changes = ["twice.replicas={min: 1, max: 8}"]
+    assert build(changes).describe() == "5 nodes, 6 edges, 5 to 12 replicas, 0.5 to 4 GPUs set aside"
+    assert "(1 to 8 replicas x 0.5 GPU)" in drawing.text(build(changes))
 
 
 def test_the_text_drawing_shows_every_node_once():

@@ -6,51 +6,34 @@ import importlib
 import inspect
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray import ObjectRefGenerator
+from ray._private import worker
 from ray.actor import ActorMethod
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError
 
 from framefold.pipeline import spec
-from framefold.pipeline.errors import Interrupted, RunFailed
+from framefold.pipeline.errors import Interrupted
 from framefold.pipeline.outcome import Outcome
-from framefold.pipeline.ray_executor import RayExecutor, Reservation, _Actor, misfit, shortfall
+from framefold.pipeline.placement import Reservation
+from framefold.pipeline.ray_executor import RayExecutor, _Actor
+from framefold.pipeline.ray_metrics import RayMetrics
 from framefold.pipeline.scheduler import Scheduler
 from framefold.pipeline.stage import StageContext
 from framefold.pipeline.testing import TOYS
 from framefold.pipeline.worker import Blueprint
-
-
-@pytest.mark.ray
-def test_workers_that_die_cost_nothing_but_time_and_a_poison_item_only_itself(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    stages = {
-        "numbers": {"stage": "numbers", "count": 12, "refuse": [11]},
-        "split": {"stage": "split", "inputs": ["numbers"], "parts": 2, "replicas": 2},
-        "once": {"stage": "crash", "inputs": ["split.even", "split.odd"], "on": [4], "replicas": 2},
-        "poison": {"stage": "crash", "inputs": ["once"], "on": [9], "attempts": 99},
-        "error": {"stage": "fail_always", "inputs": ["poison"], "on": [2], "retries": 1},
-        "sink": {"stage": "collect", "inputs": ["error"], "path": str(out)},
-    }
-    checked = spec.from_mapping("deaths", {"stages": stages}, extra_stages=TOYS)
-    executor = RayExecutor({node.name: (node.replicas, Reservation()) for node in checked.graph})
-    outcome = Scheduler(list(checked.graph), executor, seed=0, run_dir=tmp_path).run()
-    got = [int(line.split()[-1]) for line in out.read_text().splitlines()]
-    expected = [m for n in range(11) for m in (n, n + 1)]
-    assert got == [m for m in expected if m not in (9, 2)]
-    died = [letter for letter in outcome.dead if letter.node == "poison"]
-    assert [(letter.error, letter.attempts) for letter in died] == [("WorkerDied", 3)] * 2
-    assert all("ActorDiedError" in letter.message for letter in died)
-    raised = [letter for letter in outcome.dead if letter.node == "error"]
-    assert [letter.error for letter in raised] == ["ValueError"] * 2
-    assert [one.label for one in outcome.refused] == ["n11"]
 
 
 @pytest.mark.ray
@@ -73,7 +56,7 @@ def test_a_terminated_run_leaves_no_half_written_archive(tmp_path: Path) -> None
     command = [sys.executable, "-m", "framefold.pipeline.cli", "run", str(pipeline)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        _wait_for(lambda: list(tmp_path.glob(".x.fold.*.part")), process)
+        _wait_for(lambda: list(tmp_path.glob(".x.fold.part")), process)
         actors = _descendants(process.pid)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
@@ -128,6 +111,7 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def scheduler(stages: dict[str, Any], extra: dict[str, Any], tmp_path: Path, **options: Any) -> Scheduler:
+    """On a Ray of its own: its workers must be able to import the guard stages."""
     checked = spec.from_mapping("guarded", {"stages": stages}, extra_stages={**TOYS, **extra})
     executor = RayExecutor({node.name: (node.replicas, Reservation()) for node in checked.graph})
     return Scheduler(list(checked.graph), executor, seed=0, run_dir=tmp_path, **options)
@@ -163,7 +147,7 @@ def test_a_payload_that_cannot_be_sent_costs_only_its_item_and_names_who_made_it
     outcome = scheduler(stages, {"sending": guard.Sending}, tmp_path).run()
     assert [int(line.split()[-1]) for line in out.read_text().splitlines()] == [0, 1, 3]
     (letter,) = outcome.dead
-    assert (letter.node, letter.label, letter.attempts, letter.error) == ("sending", "n2", 2, "TypeError")
+    assert (letter.node, letter.label, letter.attempts, letter.error) == ("sending", "n2", 1, "TypeError")
     assert "could not be sent between workers: cannot pickle" in letter.message
 
 
@@ -191,28 +175,6 @@ def _alive(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_a_cluster_that_is_too_small_is_named_before_anything_starts() -> None:
-    asked = [(4, Reservation(cpus=2)), (1, Reservation(gpus=0.5))]
-    text = shortfall(asked, {"CPU": 4.0})
-    assert "8 cpus in total, the cluster has 4" in text
-    assert "0.5 gpus in total, the cluster has 0" in text
-    assert shortfall(asked, {"CPU": 8.0, "GPU": 1.0}) == ""
-
-
-def test_a_replica_that_fits_on_no_single_machine_is_named() -> None:
-    asked = {"fit": (1, Reservation(cpus=3, gpus=1)), "sink": (1, Reservation())}
-    text = misfit(asked, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
-    assert text.startswith("fit: a replica reserves 3 cpus and 1 gpus")
-    assert "sink" not in text
-    assert misfit(asked, [{"CPU": 3.0, "GPU": 1.0}]) == ""
-
-
-@pytest.mark.ray
-def test_an_impossible_reservation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match="reserve 3 gpus in total, the cluster has 0"):
-        RayExecutor({"fit": (3, Reservation(cpus=1, gpus=1))})
-
-
 def test_an_actor_works_in_the_users_folder_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blueprint = Blueprint("framefold.pipeline.testing:Numbers", "{}", StageContext("numbers"))
     monkeypatch.chdir("/")
@@ -225,3 +187,70 @@ def test_an_actor_works_in_the_users_folder_where_there_is_one(tmp_path: Path, m
 def test_the_private_names_of_ray_that_are_used_are_still_there() -> None:
     assert "_generator_backpressure_num_objects" in inspect.signature(ActorMethod._remote).parameters
     assert hasattr(ObjectRefGenerator, "__next__")
+    assert hasattr(worker, "_global_node")
+    assert callable(worker.global_worker_stdstream_dispatcher.remove_handler)
+    parameters = inspect.signature(ray.init).parameters
+    assert "_system_config" in parameters or "kwargs" in parameters
+    assert "_metrics_export_port" in parameters or "kwargs" in parameters
+
+
+def test_what_is_no_actor_error_in_ray_is_known_to_be_a_death() -> None:
+    """All of these end a worker, and only some are kinds of one another."""
+    assert not issubclass(OutOfMemoryError, RayActorError)
+    assert not issubclass(NodeDiedError, RayActorError)
+    assert all(issubclass(kind, RayError) for kind in (OutOfMemoryError, NodeDiedError, RayActorError, ObjectLostError))
+
+
+def _used_and_total_bytes() -> tuple[int, int]:
+    """As Ray's memory monitor sees the machine."""
+    utils = ray._private.utils
+    return int(utils.get_used_memory()), int(utils.get_system_memory())
+
+
+@pytest.mark.ray
+def test_an_item_that_takes_all_memory_is_set_aside_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's monitor is told to act 2 GiB above what is used now; a Ray of our own, for that is set at its start."""
+    used, total = _used_and_total_bytes()
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{(used + 2 * 2**30) / total:.4f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    out = tmp_path / "out"
+    stages = {
+        "numbers": {"stage": "numbers", "count": 4},
+        "hog": {"stage": "crash", "how": "hog", "on": [2], "attempts": 99, "retries": 1, "inputs": ["numbers"]},
+        "sink": {"stage": "gather", "inputs": ["hog"], "path": str(out)},
+    }
+    outcome = scheduler(stages, {}, tmp_path).run()
+    (letter,) = outcome.dead
+    assert (letter.label, letter.attempts) == ("n2", 2)
+    assert letter.message.startswith("its worker ran out of memory: OutOfMemoryError")
+    assert len(list(out.iterdir())) == 3
+
+
+METRICS = "framefold_items_done_total", "framefold_items_waiting", "framefold_busy_seconds_total", "framefold_replicas"
+
+
+@pytest.mark.ray
+def test_prometheus_finds_figures_while_a_run_is_under_way(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="Ray's exporter comes with ray[default]")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stages = {
+        "numbers": {"stage": "numbers", "count": 60},
+        "slow": {"stage": "slow", "seconds": 0.25, "inputs": ["numbers"]},
+        "sink": {"stage": "gather", "inputs": ["slow"], "path": str(tmp_path / "out")},
+    }
+    checked = spec.from_mapping("seen", {"stages": stages, "run_dir": tmp_path / "run"}, extra_stages=TOYS)
+    seen: set[str] = set()
+
+    def look(outcome: Outcome) -> None:
+        if outcome.nodes["slow"].done % 10 == 9 and len(seen) < len(METRICS):
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+                text = page.read().decode()
+                seen.update(name for name in METRICS if f"{name}{{" in text and 'node="slow"' in text)
+
+    executor = RayExecutor({node.name: (1, Reservation()) for node in checked.graph}, metrics_port=port)
+    Scheduler(list(checked.graph), executor, seed=0, run_dir=tmp_path, watch=look, listeners=[RayMetrics("seen")]).run()
+    assert seen == set(METRICS)

@@ -6,7 +6,8 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-from framefold.pipeline.outcome import DeadLetter, Outcome, Refusal, ResultRow
+from framefold.pipeline.notices import DeadLetter, Refusal, ResultRow
+from framefold.pipeline.outcome import Outcome
 from framefold.pipeline.reports import write_report
 
 EVIL = "<script>alert(1)</script>.mp4"
@@ -29,11 +30,9 @@ class Page(HTMLParser):
 
 def outcome() -> Outcome:
     result = Outcome.of(["frames", "archive"])
-    result.rows.append(
-        ResultRow("archive", EVIL, {"psnr_db": 31.5, "bytes": 71880, "same_times": True, "ms_ssim": None})
-    )
-    result.refused.append(Refusal("frames", EVIL, "it is no video"))
-    result.dead.append(DeadLetter("archive", "archive_sink", "ab" * 32, EVIL, 3, "OSError", "disk full", "Traceback …"))
+    result.hear(ResultRow("archive", EVIL, {"psnr_db": 31.5, "bytes": 71880, "same_times": True, "ms_ssim": None}))
+    result.hear(Refusal("frames", EVIL, "it is no video"))
+    result.hear(DeadLetter("archive", "archive_sink", "ab" * 32, EVIL, 3, "OSError", "disk full", "Traceback …"))
     return result
 
 
@@ -49,16 +48,10 @@ def test_the_page_shows_everything_and_runs_nothing(tmp_path: Path) -> None:
     assert "http" not in html  # self-contained
 
 
-def test_the_json_and_the_dead_letter_say_the_same(tmp_path: Path) -> None:
+def test_the_json_says_the_same(tmp_path: Path) -> None:
     write_report(outcome(), "bunny", tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["exit_code"] == 3
     assert report["rows"][0]["psnr_db"] == 31.5
-    (letter,) = (tmp_path / "dead").iterdir()
-    assert json.loads(letter.read_text()) == report["set_aside"][0]
-
-
-def test_items_that_an_earlier_run_set_aside_are_not_left_beside_a_new_report(tmp_path: Path) -> None:
-    write_report(outcome(), "bunny", tmp_path)
-    write_report(Outcome.of(["frames"]), "bunny", tmp_path)
-    assert not list((tmp_path / "dead").iterdir())
+    assert report["set_aside"][0]["message"] == "disk full"
+    assert report["stages"]["archive"]["failed"] == 1

@@ -58,7 +58,7 @@ def checked(tmp_path: Path, *, source: str = "numbers", sink: str = "collect", *
 
 def run(pipeline: CheckedPipeline, **options: Any) -> str:
     text = io.StringIO()
-    runner.run(pipeline, Console(file=text, width=200), local=True, **options)
+    runner.run(pipeline, Console(file=text, width=200), runner.Manner(local=True, **options))
     return text.getvalue()
 
 

@@ -13,19 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefold.pipeline import spec
-from framefold.pipeline.errors import FramefoldError, Interrupted, RunFailed
+from framefold.pipeline.errors import FramefoldError, Interrupted, RunFailed, Transient
 from framefold.pipeline.executor import LocalExecutor
 from framefold.pipeline.item import Item
 from framefold.pipeline.outcome import Outcome
+from framefold.pipeline.policy import Policy
 from framefold.pipeline.scheduler import Scheduler
 from framefold.pipeline.stage import Emit, Hint, Options, Output, Refused, Row, Stage
 from framefold.pipeline.testing import TOYS, Collect, Numbers
+
+HASTY = Policy(back_off_seconds=0, drain_seconds=0)
 
 
 def run(stages: Mapping[str, Any], run_dir: Path, extra: Mapping[str, type[Stage]] | None = None) -> Outcome:
     mapping = {"pipeline": "toys", "stages": stages}
     checked = spec.from_mapping("toys", mapping, extra_stages={**TOYS, **(extra or {})})
-    return Scheduler(list(checked.graph), LocalExecutor(), seed=0, run_dir=run_dir).run()
+    return Scheduler(list(checked.graph), LocalExecutor(), seed=0, run_dir=run_dir, policy=HASTY).run()
 
 
 def chain(path: Path, *middle: dict[str, Any], count: int = 6, **numbers: Any) -> dict[str, Any]:
@@ -101,8 +104,8 @@ def test_a_poison_item_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None
     outcome = run(chain(out, {"stage": "fail_always", "on": [3], "retries": 1}), tmp_path)
     assert values(out) == [0, 1, 2, 4, 5]
     (letter,) = outcome.dead
-    assert (letter.node, letter.label, letter.attempts, letter.error) == ("n0", "n3", 2, "ValueError")
-    assert "attempt 1 of n3" in letter.message
+    assert (letter.node, letter.label, letter.attempts, letter.error) == ("n0", "n3", 1, "ValueError")
+    assert "attempt 0 of n3" in letter.message
     assert "misbehave" in letter.traceback
     assert outcome.exit_code == 3
 
@@ -160,7 +163,7 @@ class HalfWay(Stage):
     def process(self, item: Item) -> Output:
         yield item.payload
         if item.attempt == 0:
-            raise ValueError("half way")
+            raise Transient("half way")
         yield item.payload + 100
 
 
@@ -265,7 +268,7 @@ class Talkative(Stage):
         yield Refused(f"part of {item.label}", "it is odd")
         yield Hint(f"cat {item.label}")
         if item.attempt == 0 or self.config.always:
-            raise ValueError("after all that")
+            raise Transient("after all that")
         yield item.payload
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from framefold.pipeline import spec
+from framefold.pipeline.draft import Batch
 from framefold.pipeline.errors import FramefoldError, SpecError
 from framefold.pipeline.stage import Options, Ports, Stage
 from framefold.pipeline.testing import TOYS, Collect, Double
@@ -60,6 +61,55 @@ def test_a_good_file_becomes_a_checked_pipeline(tmp_path):
     assert json.loads(checked.spec.model_dump_json())["stages"]["twice"]["inputs"] == ["nums"]
 
 
+def test_words_of_the_engine_that_are_left_out_have_defaults(tmp_path):
+    checked = load(tmp_path, GOOD)
+    assert (checked.fail_fast, checked.checkpoint_seconds, checked.drain_seconds) == (False, 60, 30)
+    nums, twice = checked.graph["nums"], checked.graph["twice"]
+    assert (nums.replicas, nums.max_replicas, nums.retries, twice.max_replicas) == (1, 1, 2, 2)
+    assert (twice.timeout, twice.stall_timeout, twice.batch, twice.durable) == (None, None, None, False)
+    assert (twice.sides, twice.join, twice.resources.labels) == ((), None, {})
+
+
+def test_words_of_the_engine_reach_the_graph(tmp_path):
+    twice = """replicas: {min: 2, max: 8}
+    timeout: 3600
+    stall_timeout: 0.5
+    batch: {items: 16, wait_seconds: 0}
+    store: true
+    resources: {labels: {tier: gpu, ray.io/accelerator-type: H100}}
+"""
+    text = GOOD.replace("replicas: 2\n    resources: {gpus: 0.5}\n", twice)
+    checked = load(tmp_path, text, "fail_fast=true", "checkpoint_seconds=5", "drain_seconds=0")
+    assert (checked.fail_fast, checked.checkpoint_seconds, checked.drain_seconds) == (True, 5, 0)
+    node = checked.graph["twice"]
+    assert (node.replicas, node.max_replicas, node.timeout, node.stall_timeout) == (2, 8, 3600, 0.5)
+    assert (node.batch, node.durable) == (Batch(items=16, wait_seconds=0), True)
+    assert node.resources.labels == {"tier": "gpu", "ray.io/accelerator-type": "H100"}
+
+
+def test_a_stage_says_whether_its_outputs_are_kept_unless_the_file_does(tmp_path):
+    class Dear(Double):
+        durable = True
+
+    text = GOOD.replace("stage: double", "stage: dear")
+    assert load(tmp_path, text, dear=Dear).graph["twice"].durable is True
+    assert load(tmp_path, text, "twice.store=false", dear=Dear).graph["twice"].durable is False
+
+
+@pytest.mark.parametrize("label", ["a", "A-1_b.c", "x" * 63])
+def test_labels_are_such_as_a_cluster_knows(tmp_path, label):
+    checked = load(tmp_path, GOOD, f"nums.resources={{labels: {{{label}: {label}}}}}")
+    assert checked.graph["nums"].resources.labels == {label: label}
+
+
+@pytest.mark.parametrize("label", ["-a", "a-", "a b", "x" * 64, "!gpu", "in(a)"])
+def test_labels_that_no_cluster_knows(tmp_path, label):
+    (found,) = problems(tmp_path, GOOD, f"nums.resources={{labels: {{tier: '{label}'}}}}")
+    assert f"{label!r} is no label; use letters, digits and . _ -" in found
+    (found,) = problems(tmp_path, GOOD, f"nums.resources={{labels: {{'{label}': gpu}}}}")
+    assert f"{label!r} is no label's name; use letters, digits and . _ -" in found
+
+
 def test_every_mistake_is_reported_at_once_in_the_order_of_the_file(tmp_path):
     text = """\
 pipeline: toy
@@ -112,7 +162,7 @@ stages:
         ("pipeline: 8\nstages: {}\n", '1:11: pipeline: expected text, got 8; quote it: "8"'),
         (
             "pipeline: toy\nstages: {}\nstage: {}\n",
-            "3:1: stage: unknown option, did you mean 'stages'? known: pipeline, run_dir",
+            "3:1: stage: unknown option, did you mean 'stages'? known: checkpoint_seconds, drain_seconds",
         ),
         (
             "pipeline: toy\nstages:\n  My-Node: {stage: numbers}\n",
@@ -131,29 +181,37 @@ def test_mistakes_in_the_header(tmp_path, text, expected):
     [
         ("{inputs: [nums]}", "{inputs", "stages.x.stage: is missing, and has no default"),
         ("{stage: 8, inputs: [nums]}", "8", 'stages.x.stage: expected text, got 8; quote it: "8"'),
-        ("{stage: add, inputs: nums}", "nums", "stages.x.inputs: expected a list, got 'nums'; write [nums]"),
+        (
+            "{stage: add, inputs: nums}",
+            "nums",
+            "stages.x.inputs: expected a list or a mapping, got 'nums'; write [nums]",
+        ),
         ("{stage: add, inputs: [1]}", "1]", "stages.x.inputs.0: expected text, got 1"),
         (
             "{stage: add, inputs: [nums], replicas: 1.5}",
             "1.5",
-            "stages.x.replicas: expected a whole number, got 1.5",
+            "stages.x.replicas: expected a whole number or a mapping (min, max), got 1.5",
         ),
         (
             "{stage: add, inputs: [nums], replicas: 2.0}",
             "2.0",
-            "stages.x.replicas: expected a whole number, got 2.0; write 2",
+            "stages.x.replicas: expected a whole number or a mapping (min, max), got 2.0; write 2",
         ),
         (
             "{stage: add, inputs: [nums], replicas: true}",
             "true",
-            "stages.x.replicas: expected a whole number, got true",
+            "stages.x.replicas: expected a whole number or a mapping (min, max), got true",
         ),
         (
             "{stage: add, inputs: [nums], retries: 11}",
             "11",
             "stages.x.retries: should be less than or equal to 10, got 11",
         ),
-        ("{stage: add, inputs: [nums], resources: 2}", "2", "stages.x.resources: expected a mapping, got 2"),
+        (
+            "{stage: add, inputs: [nums], resources: 2}",
+            "2",
+            "stages.x.resources: expected a mapping (cpus, gpus, labels), got 2",
+        ),
         (
             "{stage: add, inputs: [nums], resources: {gpu: 1}}",
             "gpu: 1",
@@ -178,7 +236,7 @@ def test_mistakes_in_the_header(tmp_path, text, expected):
         (
             "{stage: add, inputs: [nums], amunt: 1}",
             "amunt",
-            "stages.x.amunt: unknown option, did you mean 'amount'? known: amount, inputs",
+            "stages.x.amunt: unknown option, did you mean 'amount'? known: amount, batch",
         ),
         (
             "{stage: add, inputs: [nums], input: 1}",
@@ -188,7 +246,7 @@ def test_mistakes_in_the_header(tmp_path, text, expected):
         (
             "{stage: double, inputs: [nums], colour: red}",
             "colour",
-            "stages.x.colour: unknown option; known: inputs, replicas",
+            "stages.x.colour: unknown option; known: batch, inputs, replicas",
         ),
     ],
 )
@@ -250,13 +308,13 @@ class Rich(Stage):
             "44: stages.x.inner.sise: unknown option, did you mean 'size'? known: depth and size",
         ),
         ("inner: {depth: 9}", "51: stages.x.inner.depth: should be less than or equal to 8, got 9"),
-        ("inner: S", "43: stages.x.inner: expected a mapping, got 'S'"),
+        ("inner: S", "43: stages.x.inner: expected a mapping (size, depth), got 'S'"),
         ("inners: [{}, {sise: S}]", "50: stages.x.inners.1.sise: unknown option, did you mean 'size'?"),
         ("inners: [{depth: no}]", "53: stages.x.inners.0.depth: expected a whole number, got 'no'"),
         ("path: 8", '42: stages.x.path: expected text, got 8; quote it: "8"'),
         ("path: [a]", "36: stages.x.path: expected text, got a list"),
         ("paths: 8", '43: stages.x.paths: expected text or a list, got 8; quote it: "8" or write [8]'),
-        ("budget: x", "44: stages.x.budget: expected a mapping or a whole number, got 'x'"),
+        ("budget: x", "44: stages.x.budget: expected a mapping (size, depth) or a whole number, got 'x'"),
         ("paths: {a: 1}", "36: stages.x.paths: expected text or a list, got a mapping"),
         ("budget: {depht: 2}", "45: stages.x.budget.depht: unknown option, did you mean 'depth'?"),
         ("flag: yes", "42: stages.x.flag: expected true or false, got 'yes'"),

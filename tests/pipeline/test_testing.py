@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from framefold.pipeline.errors import Transient
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Emit, Options, Progress, Refused, Stage
 from framefold.pipeline.testing import (
@@ -61,7 +62,7 @@ def item(payload, attempt=0):
 
 def test_failures_come_when_asked_for():
     once, always = FailOnce(FailOnce.Config(on=(1,))), FailAlways(FailAlways.Config(on=(1,)))
-    with pytest.raises(ValueError, match="first attempt"):
+    with pytest.raises(Transient, match="first attempt"):
         list(once.process(item(1)))
     assert list(once.process(item(1, attempt=1))) == [1]
     for attempt in range(3):

@@ -214,6 +214,12 @@ def test_output_that_nobody_takes():
     ]
 
 
+def test_nodes_that_work_for_such_output_alone_are_named_too():
+    stages = {"plus": toy("add", "nums"), "more": toy("double", "plus"), "twice": toy("double", "more")}
+    (problem,) = found(nums=NUMS, **stages, out=sink("nums"))
+    assert problem.startswith("stages.twice: nobody takes its output, and plus and more work for it alone; name it in")
+
+
 def test_a_pipeline_without_a_sink():
     assert found(nums=NUMS, twice=toy("double", "nums")) == [
         "stages: no sink: the output of twice is never kept; end with one that writes it"
@@ -222,7 +228,7 @@ def test_a_pipeline_without_a_sink():
 
 def test_a_pipeline_without_a_source():
     lines = found(twice={"stage": "double"}, out=sink("twice"))
-    assert "stages: no source: nothing would ever come; begin with a stage that takes no inputs" in lines
+    assert "stages: no source: nothing would ever reach twice and out; begin with a stage that takes no inputs" in lines
 
 
 def test_a_port_that_nobody_takes_is_only_a_warning():

@@ -60,19 +60,19 @@ def working(stage_class: type[Stage]) -> Worker:
 
 @pytest.mark.parametrize("kind", ["produce", "process", "finish"])
 def test_a_method_that_gives_nothing_may_return_none(kind: str) -> None:
-    first, last = working(Plain).run(Task(kind), 1)
+    first, last = working(Plain).run(Task(kind), [1])
     assert (type(first), type(last)) == (Started, Finished)
 
 
 @pytest.mark.parametrize("kind", ["produce", "process", "finish"])
 def test_a_method_that_returns_instead_of_yielding_is_told(kind: str) -> None:
-    *_, last = working(Returns).run(Task(kind), 1)
+    *_, last = working(Returns).run(Task(kind), [1])
     assert isinstance(last, Failed)
     assert last.message == f"node: {kind} returned int; let it yield what it gives"
 
 
 def test_a_list_will_do() -> None:
-    events = list(working(Lists).run(Task("process"), 1))
+    events = list(working(Lists).run(Task("process"), [1]))
     assert [event for event in events if isinstance(event, int)] == [1, 2]
 
 
