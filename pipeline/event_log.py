@@ -7,13 +7,12 @@ items leaves a log that can be read.
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from framefold.pipeline.notices import CallAdvanced, CallBegan, CallBlocked, CallEnded, Gauged, GivenOut, Notice
+from framefold.pipeline.plain_json import finite
 
 MOMENT_SECONDS = 0.1
 EVERY_SECONDS = 10.0
@@ -38,7 +37,7 @@ class EventLog:
         now = self._clock()
         if not self._is_worth_a_line(notice, now):
             return
-        fields = {name: _plain(value) for name, value in vars(notice).items()}
+        fields = {name: finite(value) for name, value in vars(notice).items()}
         line = {"at_seconds": round(now - self._began, 3), "event": type(notice).__name__, **fields}
         self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         if now - self._flushed >= FLUSH_SECONDS:
@@ -66,10 +65,3 @@ class EventLog:
             return False
         self._logged[key] = now
         return True
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity, and a lossless stage reports one: then as text."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

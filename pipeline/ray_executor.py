@@ -85,15 +85,10 @@ class _Inline:
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _beside(method: Method) -> Method:
-    """The method runs in a thread of its own, also while a call is under way."""
-    marked: Method = ray.method(concurrency_group="control")(method)
-    return marked
-
-
-def _watching(method: Method) -> Method:
-    marked: Method = ray.method(concurrency_group="watch")(method)
-    return marked
+def _beside(group: str) -> Callable[[Method], Method]:
+    """The method runs in a thread of its group's own, also while a call is under way."""
+    decorate: Callable[[Method], Method] = ray.method(concurrency_group=group)
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -175,20 +170,20 @@ class _Actor:
     def close(self) -> None:
         self._worker.close()
 
-    @_beside
+    @_beside("control")
     def stop_soon(self) -> None:
         self._worker.stop_soon()
 
-    @_beside
+    @_beside("control")
     def resume_work(self) -> None:
         self._worker.resume_work()
 
-    @_watching
+    @_beside("watch")
     def outlast(self) -> None:
         """Never returns: that it ends says that the actor is gone, also while nothing is asked of it."""
         threading.Event().wait()
 
-    @_beside
+    @_beside("control")
     def stacks(self) -> str:
         return "\n".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from framefold.pipeline.outcome import Outcome
+from framefold.pipeline.plain_json import finite
 from framefold.pipeline.report_page import render
 
 
@@ -19,7 +20,7 @@ def write_report(outcome: Outcome, pipeline: str, run_dir: Path) -> None:
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    _write(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    _write(path, json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

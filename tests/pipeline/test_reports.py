@@ -6,6 +6,8 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+
 from framefold.pipeline.notices import DeadLetter, Refusal, ResultRow
 from framefold.pipeline.outcome import Outcome
 from framefold.pipeline.reports import write_report
@@ -55,3 +57,12 @@ def test_the_json_says_the_same(tmp_path: Path) -> None:
     assert report["rows"][0]["psnr_db"] == 31.5
     assert report["set_aside"][0]["message"] == "disk full"
     assert report["stages"]["archive"]["failed"] == 1
+
+
+def test_a_lossless_row_is_still_json(tmp_path: Path) -> None:
+    """`Infinity` is no JSON: a strict reader would refuse the whole report."""
+    result = outcome()
+    result.hear(ResultRow("archive", "same", {"psnr_db": float("inf")}))
+    write_report(result, "bunny", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert report["rows"][-1]["psnr_db"] == "inf"
