@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from zlib import crc32
 
 from framefold.pipeline.archive.errors import ArchiveError, Code, located
-from framefold.pipeline.archive.files import InputFile
+from framefold.pipeline.archive.files import Readable
+from framefold.pipeline.archive.index import Index
 from framefold.pipeline.archive.records import (
-    ENTRY_BYTES,
     HEADER_BYTES,
     INDEX,
     KNOWN,
-    MANIFEST,
     ChunkHeader,
     FileHeader,
     Footer,
@@ -44,7 +42,22 @@ def digest(header: ChunkHeader, raw: bytes) -> bytes:
     return hashlib.sha256(memoryview(raw)[: HEADER_BYTES + header.payload_bytes]).digest()
 
 
-def read_chunk(file: InputFile, entry: IndexEntry, number: int, shard_tag: int) -> bytes:
+def header_of(entry: IndexEntry, number: int, shard_tag: int, payload: bytes) -> ChunkHeader:
+    """Return the header that a chunk of layout 1 with this entry and payload has."""
+    return ChunkHeader(
+        kind=entry.kind,
+        number=number,
+        stream=entry.stream,
+        shard_tag=shard_tag,
+        payload_bytes=len(payload),
+        t0=entry.t0,
+        duration=entry.duration,
+        items=entry.items,
+        payload_crc=crc32(payload),
+    )
+
+
+def read_chunk(file: Readable, entry: IndexEntry, number: int, shard_tag: int) -> bytes:
     """Return the payload of chunk `number`, where and what the index says it is."""
     with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
         raw = file.read(entry.offset, entry.disk_bytes)
@@ -68,13 +81,22 @@ def _check_agrees(header: ChunkHeader, entry: IndexEntry, number: int, shard_tag
             raise ArchiveError(Code.DISAGREES, f"{name} is {here} in the chunk and {there} in the index")
 
 
-def read_file_header(file: InputFile) -> FileHeader:
+def _check_plain(header: ChunkHeader) -> None:
+    """The index's own header has layout 1, and 0 where others have something to say."""
+    if header.version != 1:
+        raise ArchiveError(Code.UNSUPPORTED, f"index layout {header.version} is unknown; 1 is known")
+    for name in ("stream", "t0", "duration", "items"):
+        if getattr(header, name):
+            raise ArchiveError(Code.LAYOUT, f"{name} of the index is {getattr(header, name)}; 0 is needed")
+
+
+def read_file_header(file: Readable) -> FileHeader:
     """Return the checked header of the file."""
     with located(archive=file.path, offset=0):
         return FileHeader.unpack(file.read(0, min(HEADER_BYTES, file.size)).ljust(HEADER_BYTES, b"\0"))
 
 
-def read_footer(file: InputFile) -> Footer:
+def read_footer(file: Readable) -> Footer:
     """Return the checked footer; the index that it points to ends exactly where the footer begins."""
     at = file.size - HEADER_BYTES
     with located(archive=file.path, offset=max(at, 0)):
@@ -87,9 +109,9 @@ def read_footer(file: InputFile) -> Footer:
         return footer
 
 
-def read_index(file: InputFile) -> tuple[tuple[IndexEntry, ...], int]:
-    """Return the checked index and its chunk's shard tag."""
-    footer = read_footer(file)
+def read_index(file: Readable, footer: Footer | None = None) -> tuple[Index, int]:
+    """Return the checked index that the footer points to, and its chunk's shard tag."""
+    footer = footer or read_footer(file)
     with located(archive=file.path, chunk=chunk_id(INDEX, footer.entries), offset=footer.index_offset):
         raw = file.read(footer.index_offset, HEADER_BYTES + footer.index_bytes)
         try:
@@ -101,29 +123,7 @@ def read_index(file: InputFile) -> tuple[tuple[IndexEntry, ...], int]:
             raise ArchiveError(Code.INDEX, f"the index is damaged: {error.message}") from error
         if (header.kind, header.number) != (INDEX, footer.entries):
             raise ArchiveError(Code.LAYOUT, f"chunk {header.id} stands where the index belongs")
-        entries = unpack_index(payload)
-        _check_contiguous(entries, footer.index_offset)
-        return entries, header.shard_tag
-
-
-def unpack_index(payload: bytes) -> tuple[IndexEntry, ...]:
-    """Return the entries of an index, each in its ranges."""
-    if len(payload) % ENTRY_BYTES:
-        raise ArchiveError(Code.LAYOUT, f"an index of {len(payload)} bytes is no multiple of {ENTRY_BYTES}")
-    pieces = (payload[at : at + ENTRY_BYTES] for at in range(0, len(payload), ENTRY_BYTES))
-    return tuple(map(IndexEntry.unpack, pieces))
-
-
-def _check_contiguous(entries: Sequence[IndexEntry], end: int) -> None:
-    """Chunks without gap or overlap from byte 64 to `end`, where the index's own chunk begins."""
-    at = HEADER_BYTES
-    for number, entry in enumerate(entries):
-        if entry.offset != at:
-            name = chunk_id(entry.kind, number)
-            raise ArchiveError(Code.LAYOUT, f"the index puts {name} at {entry.offset}; it belongs at {at}")
-        at += entry.disk_bytes
-    kinds = [entry.kind for entry in entries]
-    if at != end or INDEX in kinds or kinds.count(MANIFEST) != 1 or kinds[-1] != MANIFEST:
-        got = f"{len(entries)} chunks up to byte {at}, {kinds.count(MANIFEST)} of them manifests"
-        want = f"chunks up to byte {end} and one manifest, the last, are needed"
-        raise ArchiveError(Code.LAYOUT, f"the index lists {got}; {want}")
+        _check_plain(header)
+        index = Index(payload)
+        index.check_layout(footer.index_offset)
+        return index, header.shard_tag

@@ -10,12 +10,13 @@ from typing import Any, Self
 from framefold.pipeline.archive.chunks import read_chunk
 from framefold.pipeline.archive.documents import Document, unpack_document
 from framefold.pipeline.archive.errors import ArchiveError, Code, located
-from framefold.pipeline.archive.files import InputFile
+from framefold.pipeline.archive.files import Readable
 from framefold.pipeline.archive.limits import MAX_FRAMES, MAX_JSON, MAX_NAME, MAX_PIXELS, MAX_SIDE, MAX_TICK
+from framefold.pipeline.archive.pack import PackedUnit
 from framefold.pipeline.archive.records import UNIT, IndexEntry, chunk_id
 from framefold.pipeline.archive.unit import UnitHead
 
-_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +37,15 @@ class SourceEntry:
     """Pixels, 1 to 32,768 and at most 2^28 together."""
     time_base: tuple[int, int]
     """Seconds per tick, as numerator and denominator, both at least 1."""
+    is_lost: bool = False
+    """Its description is damaged: nothing is known of it but its number."""
 
     @classmethod
     def of(cls, number: int, chunk: str, document: Document) -> Self:
         """Check the fields that the archive itself reads."""
-        name, kind = _text(document, "name"), _text(document, "kind")
+        name, kind = _text(document, "name"), document.get("kind")
+        if kind not in ("video", "image"):
+            raise ArchiveError(Code.RECORD, f"source kind is {kind!r:.80}; video or image is needed")
         if set(name.split("/")) & {"", ".", ".."} or set(name) & {"\\", "\0"}:
             allowed = "a file name, or folders and a file name separated by single slashes"
             raise ArchiveError(Code.RECORD, f"source name is {name!r}; allowed is {allowed}, without . and ..")
@@ -56,6 +61,21 @@ class SourceEntry:
             width=width,
             height=height,
             time_base=_rational(document, "time_base"),
+        )
+
+    @classmethod
+    def lost(cls, number: int, chunk: str) -> Self:
+        """What stands for a source whose table is damaged; its name is that of its place."""
+        return cls(
+            number=number,
+            id=chunk,
+            document={},
+            name=chunk,
+            kind="image",
+            width=1,
+            height=1,
+            time_base=(1, 1),
+            is_lost=True,
         )
 
 
@@ -95,9 +115,9 @@ class UnitEntry:
     duration: int
     """Until the latest frame's disappearance, ticks."""
     payload_bytes: int
-    """Head (52 bytes and 20 for each run of times) and the codec's own bytes."""
+    """Head (52 bytes and 20 for each run of times) and the codec's own bytes; these alone for a packed unit."""
     disk_bytes: int
-    """Header, payload and padding; its index entry takes 80 more."""
+    """Header, payload and padding, its index entry takes 80 more; a packed unit has only its payload."""
 
     @classmethod
     def of(cls, entry: IndexEntry, number: int, *, sources: int, codecs: int) -> Self:
@@ -118,6 +138,42 @@ class UnitEntry:
             disk_bytes=entry.disk_bytes,
         )
 
+    @classmethod
+    def of_packed(cls, unit: PackedUnit, name: str, *, sources: int, codecs: int) -> Self:
+        """The same for a row of a table."""
+        head = unit.head
+        if unit.source >= sources or head.codec >= codecs:
+            got = f"source {unit.source} of {sources}, codec {head.codec} of {codecs}"
+            raise ArchiveError(Code.RECORD, f"a unit of {got}", chunk=name)
+        return cls(
+            id=name,
+            source=unit.source,
+            codec=head.codec,
+            first_frame=head.first_frame,
+            frame_count=len(head.pts),
+            t0=head.t0,
+            duration=head.duration,
+            payload_bytes=unit.payload_bytes,
+            disk_bytes=unit.payload_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacketEntry:
+    """Copied packets of one track, as the index describes them."""
+
+    id: str
+    source: int
+    """Number of its source."""
+    track: int
+    """Position in the list `tracks` of the source's document."""
+    packets: int
+    t0: int
+    """Earliest time, in ticks of the track."""
+    duration: int
+    disk_bytes: int
+    """Header, payload and padding."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRecord:
@@ -137,7 +193,7 @@ class UnitRecord:
     """The codec's own bytes."""
 
 
-def read_document(file: InputFile, entry: IndexEntry, number: int, shard_tag: int) -> dict[str, Any]:
+def read_document(file: Readable, entry: IndexEntry, number: int, shard_tag: int) -> dict[str, Any]:
     """Return the JSON object in a chunk."""
     with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
         if entry.payload_bytes > MAX_JSON:
@@ -146,7 +202,7 @@ def read_document(file: InputFile, entry: IndexEntry, number: int, shard_tag: in
 
 
 def read_unit(
-    file: InputFile,
+    file: Readable,
     entry: IndexEntry,
     number: int,
     shard_tag: int,
@@ -163,16 +219,20 @@ def read_unit(
         if here != there:
             names = "codec, first frame, frames, t0, duration"
             raise ArchiveError(Code.DISAGREES, f"{names} are {here} in the unit and {there} in the index")
-    codec = codecs[head.codec]
+    return record_of(head, sources[entry.stream], codecs[head.codec], payload[start:])
+
+
+def record_of(head: UnitHead, source: SourceEntry, codec: CodecEntry, payload: bytes) -> UnitRecord:
+    """Put together what a decoder needs."""
     return UnitRecord(
         key=head.key,
-        source_document=sources[entry.stream].document,
+        source_document=source.document,
         codec_name=codec.name,
         codec_config=codec.config,
         first_frame=head.first_frame,
         pts=head.pts,
         duration_ticks=head.duration_ticks,
-        payload=payload[start:],
+        payload=payload,
     )
 
 

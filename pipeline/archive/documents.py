@@ -33,11 +33,11 @@ def pack_document(document: Document) -> bytes:
     return data
 
 
-def unpack_document(data: bytes) -> dict[str, Any]:
-    """Return the object in `data`; its size and depth are checked before it is parsed."""
+def unpack_document(data: bytes, max_values: int = MAX_JSON_VALUES) -> dict[str, Any]:
+    """Return the object in `data`; its size, depth and count of values are checked before it is parsed."""
     if len(data) > MAX_JSON:
         raise ArchiveError(Code.LIMIT, f"JSON of {len(data)} bytes; {MAX_JSON} are allowed")
-    _check_shape(data)
+    _check_shape(data, max_values)
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -59,14 +59,14 @@ def _plain(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def _check_shape(data: bytes) -> None:
+def _check_shape(data: bytes, max_values: int) -> None:
     depth = values = 0
     for token in _TOKEN.finditer(data):
         mark = token[0][:1]
         depth += (mark in b"[{") - (mark in b"]}")
         values += mark in b"[{,"
-        if depth > MAX_JSON_DEPTH or values > MAX_JSON_VALUES:
-            limits = f"depth {MAX_JSON_DEPTH} and {MAX_JSON_VALUES} values"
+        if depth > MAX_JSON_DEPTH or values > max_values:
+            limits = f"depth {MAX_JSON_DEPTH} and {max_values} values"
             raise ArchiveError(Code.LIMIT, f"JSON exceeds {limits} at byte {token.start()} of the document")
 
 

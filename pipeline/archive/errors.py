@@ -35,6 +35,20 @@ class Code(StrEnum):
     FOREIGN_BYTES = "F020"
     CUT = "F021"
     LOCKED = "F022"
+    COMMIT = "F023"
+    CHAIN = "F024"
+    SHARD_MISSING = "F025"
+    SHARD_DIGEST = "F026"
+    NOT_EXCLUSIVE = "F027"
+    BAG = "F028"
+    PARITY = "F029"
+    FRAMES_DIFFER = "F030"
+    QUALITY_DIFFERS = "F031"
+    ORIGINAL_DIFFERS = "F032"
+    INFLATE = "F033"
+    LOST = "F034"
+    COPY = "F035"
+    MISSING = "F036"
 
 
 _COPY = "fetch the file again or restore it from another copy"
@@ -62,6 +76,20 @@ REMEDY = {
     Code.FOREIGN_BYTES: _COPY,
     Code.CUT: _COPY,
     Code.LOCKED: "wait until the other writer has ended, or end it, or write to another path",
+    Code.COMMIT: "older commits are still read; " + _COPY,
+    Code.CHAIN: "older commits are still read; " + _COPY,
+    Code.SHARD_MISSING: "the other shards are read; restore this one from another copy, or `pipeline repair`",
+    Code.SHARD_DIGEST: "`pipeline verify` names the damaged chunks; restore the shard, or `pipeline repair`",
+    Code.NOT_EXCLUSIVE: "write a single file there, or choose a file system or store with exclusive creation",
+    Code.BAG: "if the archive has grown since, `pipeline seal` it again; else " + _COPY,
+    Code.PARITY: _COPY,
+    Code.FRAMES_DIFFER: "decode it on the kind of machine that wrote it; if every chunk is whole, report the codec",
+    Code.QUALITY_DIFFERS: "decode it on the kind of machine that wrote it; if every chunk is whole, report the codec",
+    Code.ORIGINAL_DIFFERS: "give the original that was archived; `pipeline info --json` has its SHA-256",
+    Code.INFLATE: _COPY,
+    Code.LOST: _COPY,
+    Code.COPY: "`pipeline verify` tells which of the two is damaged; " + _COPY,
+    Code.MISSING: "wire the source's port `rest` into archive_sink to keep it, or " + _COPY,
 }
 
 

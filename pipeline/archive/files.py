@@ -5,10 +5,28 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from framefold.pipeline.archive.errors import ArchiveError, Code
 from framefold.pipeline.archive.limits import TAIL
+
+
+class Readable(Protocol):
+    """Bytes read by offset: a local file, or an object in a store."""
+
+    @property
+    def path(self) -> str:
+        """Names it in messages."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes; ArchiveError F021 if they are not there, F018 if the system fails."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 @dataclass(frozen=True)

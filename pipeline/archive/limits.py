@@ -6,6 +6,16 @@ MAX_CHUNKS = 2**20
 """Chunks of one file."""
 MAX_FRAMES = 65_536
 """Frames of one unit."""
+MAX_PACKED = 65_536
+"""Units of one pack."""
+MAX_PACKETS = 65_536
+"""Packets of one `pckt` chunk."""
+MAX_SIDE_DATA = 8
+"""Pieces of side data of one packet."""
+MAX_ATTACHMENT = 2**40
+"""Bytes of one attachment, in all its chunks."""
+MAX_COMMITS = 2**20
+"""Commits of a folder archive."""
 MAX_JSON = 16 * 2**20
 """Bytes of one JSON document."""
 MAX_JSON_DEPTH = 32

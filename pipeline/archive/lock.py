@@ -6,14 +6,16 @@ import fcntl
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from framefold.pipeline.archive.disk import DISK, Disk
 from framefold.pipeline.errors import FramefoldError
 
 PATIENCE_SECONDS = 3.0
 """How long a lock is waited for: a killed process holds its locks a moment longer than it takes to miss it."""
 _POLL_SECONDS = 0.05
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Locked(FramefoldError):
@@ -36,7 +38,7 @@ class Locked(FramefoldError):
         return (Locked, (self.path, self.holder))
 
 
-def claim(path: Path) -> int:
+def claim(path: Path, disk: Disk = DISK) -> int:
     """Open the regular file `path`, made if it is missing, and lock it; its descriptor, which holds the lock.
 
     What is in the file stays. `Locked` if another holder does not let go within `PATIENCE_SECONDS`; OSError if
@@ -44,18 +46,41 @@ def claim(path: Path) -> int:
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        fd = os.open(path, _FLAGS, 0o666)
+        fd = disk.open(path, _FLAGS)
         try:
             if _lock(fd) and is_at(fd, path):  # else its holder has just renamed or removed what was opened
                 return fd
             holder = _holder(fd)
         except BaseException:
-            os.close(fd)
+            disk.close(fd)
             raise
-        os.close(fd)
+        disk.close(fd)
         if time.monotonic() > deadline:
             raise Locked(path, holder)
         time.sleep(_POLL_SECONDS)
+
+
+def hold(fd: int) -> None:
+    """Lock a file that this process has just made, if the file system can: others then see that its writer lives."""
+    with suppress(OSError):  # a network file system without locks: nothing depends on them
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock on this file, as far as the system tells; False if it cannot be opened."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def is_at(fd: int, path: Path) -> bool:

@@ -1,97 +1,193 @@
-"""Read an archive, strictly: what is returned has passed its CRC-32, its SHA-256 and every range check."""
+"""Read an archive, one file or many shards, as if it were one: units by id, key, source, frame and time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from typing import Self
 
-from framefold.pipeline.archive.chunks import read_file_header, read_index
-from framefold.pipeline.archive.contents import (
-    CodecEntry,
-    SourceEntry,
-    UnitEntry,
-    UnitRecord,
-    read_document,
-    read_unit,
-)
+from framefold.pipeline.archive.commits import Commit
+from framefold.pipeline.archive.contents import CodecEntry, PacketEntry, SourceEntry, UnitEntry, UnitRecord
 from framefold.pipeline.archive.documents import Document
-from framefold.pipeline.archive.errors import ArchiveError, Code, located
-from framefold.pipeline.archive.files import InputFile
-from framefold.pipeline.archive.records import (
-    CODEC,
-    KNOWN,
-    QUALITY,
-    SOURCE,
-    UNIT,
-    IndexEntry,
-    chunk_id,
-    is_critical,
-)
-
-T = TypeVar("T")
+from framefold.pipeline.archive.errors import ArchiveError, Code
+from framefold.pipeline.archive.files import Readable
+from framefold.pipeline.archive.merged import Merged, Part
+from framefold.pipeline.archive.packets import PacketBlock
+from framefold.pipeline.archive.shard_reader import ShardReader
+from framefold.pipeline.archive.shards import is_folder, snapshot
+from framefold.pipeline.archive.stores import open_file
 
 
 class ArchiveReader:
     """An open archive. Units are read on demand; reading is safe from several threads.
 
-    Opening reads the tail of the file (footer and index, if they fit into 64 KiB), the file header, and the
-    sources, codecs and manifest; no unit.
+    Equal sources and codecs of several shards are one. Of units with the same key the first counts, in the order of the
+    shards. Ids in the folder form begin with the shard's name: `3fa9c1d2/u000002`.
     """
 
-    def __init__(self, file: InputFile) -> None:
-        self._file = file
-        self._tag = read_file_header(file).shard_tag
-        self._entries, tag = read_index(file)
-        with located(archive=file.path):
-            self._check_kinds(tag)
-        self.manifest: Document = self._document(len(self._entries) - 1)
-        """As given to `commit`."""
-        self.sources = tuple(self._numbered(SOURCE, SourceEntry.of))
-        self.codecs = tuple(self._numbered(CODEC, CodecEntry.of))
-        self.units = tuple(self._unit_entries())
-        """In file order."""
-        self._unit_numbers = {chunk_id(UNIT, number): number for number, _ in self._of_kind(UNIT)}
-        self._quality = dict(self._quality_numbers())
+    def __init__(self, shards: Sequence[tuple[str, ShardReader]], commit: Commit | None = None) -> None:
+        self.shards = tuple(shards)
+        """(name, reader) of each file; the name is empty for an archive of one file."""
+        self.commit = commit
+        """The newest whole commit, of the folder form."""
+        self._unopened: tuple[ArchiveError, ...] = ()
+        self._merged = Merged(self.shards)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open and check; `ArchiveError` if anything but a unit or a measurement is not whole."""
-        file = InputFile.open(path)
-        try:
-            return cls(file)
-        except BaseException:
-            file.close()
-            raise
+        """Open a file, a folder or a URL; `ArchiveError` if that is not possible.
+
+        In the folder form a shard that is damaged or gone does not keep the others from being read: see `problems`.
+        """
+        if not is_folder(path):
+            return cls([("", _shard(open_file(path)))])
+        now = snapshot(path)
+        shards, problems = [], [now.problem] if now.problem else []
+        for name, file in now.files:
+            try:
+                shards.append((name, _shard(file)))
+            except ArchiveError as error:
+                problems.append(error)
+        reader = cls(shards, now.commit)
+        reader._unopened = tuple(problems)
+        return reader
+
+    @property
+    def problems(self) -> tuple[ArchiveError, ...]:
+        """Why shards that belong to the archive are not read here, and packs not listed."""
+        return (*self._unopened, *(error for _, shard in self.shards for error in shard.problems))
+
+    @property
+    def sources(self) -> tuple[SourceEntry, ...]:
+        """All originals, by number."""
+        return self._merged.sources
+
+    @property
+    def codecs(self) -> tuple[CodecEntry, ...]:
+        """All codecs, by number."""
+        return self._merged.codecs
+
+    @property
+    def manifest(self) -> Document:
+        """As given to `commit`; in the folder form, of the newest commit."""
+        if self.commit is not None:
+            return {"created": self.commit.created, "generator": self.commit.generator}
+        return self.shards[0][1].manifest
+
+    @property
+    def archive_id(self) -> bytes:
+        """16 bytes."""
+        return self.commit.archive_id if self.commit else self.shards[0][1].header.archive_id
 
     @property
     def size_bytes(self) -> int:
-        """Length of the whole file."""
-        return self._file.size
+        """Length of all files."""
+        return sum(shard.size_bytes for _, shard in self.shards)
 
-    def read_unit(self, chunk: str) -> UnitRecord:
-        """Return the unit with this id, verified."""
-        number = self._unit_number(chunk)
-        entry = self._entries[number]
-        return read_unit(self._file, entry, number, self._tag, sources=self.sources, codecs=self.codecs)
+    @cached_property
+    def units(self) -> tuple[UnitEntry, ...]:
+        """All units in the order of shards and files; of a key that comes twice only the first."""
+        if self.commit is None and len(self.shards) == 1:
+            return self.shards[0][1].units
+        units = ((part, unit) for part in self._merged.parts for unit in part.shard.units)
+        return tuple(part.unit(unit) for part, unit in units if self._counts(part, unit))
 
-    def quality(self, chunk: str) -> Document | None:
+    def _counts(self, part: Part, unit: UnitEntry) -> bool:
+        """Whether no unit before has its key, as far as that can be read."""
+        key = part.shard.key_of.get(unit.id)
+        return key is None or self.keys[key] == part.prefix + unit.id
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """Key of every unit to its id."""
+        keys: dict[str, str] = {}
+        for part in self._merged.names:
+            for key, unit in part.shard.keys.items():
+                keys.setdefault(key, part.prefix + unit)
+        return keys
+
+    def find(
+        self, source: int | str, *, frame: int | None = None, seconds: float | Fraction | None = None
+    ) -> UnitEntry:
+        """The unit of a source, by number or name, that shows a frame or stands at a time; F017 if there is none.
+
+        `seconds` counts from 0 of the source's own clock. Without frame and time it is the source's first unit.
+        """
+        number = self._source_number(source)
+        base = Fraction(*self.sources[number].time_base)
+        for unit in self._units_of_source.get(number, ()):
+            if frame is not None and not unit.first_frame <= frame < unit.first_frame + unit.frame_count:
+                continue
+            if seconds is not None and not unit.t0 <= Fraction(seconds) / base < unit.t0 + max(unit.duration, 1):
+                continue
+            return unit
+        where = f"frame {frame}" if frame is not None else f"second {seconds}" if seconds is not None else "anything"
+        raise ArchiveError(Code.NO_SUCH, f"no unit of {self.sources[number].name} holds {where}", archive=self._name)
+
+    @cached_property
+    def _units_of_source(self) -> Mapping[int, Sequence[UnitEntry]]:
+        units: dict[int, list[UnitEntry]] = {}
+        for unit in sorted(self.units, key=lambda unit: unit.first_frame):
+            units.setdefault(unit.source, []).append(unit)
+        return units
+
+    def _source_number(self, source: int | str) -> int:
+        if isinstance(source, str):
+            numbers = [entry.number for entry in self.sources if entry.name == source]
+        else:
+            numbers = [source] if 0 <= source < len(self.sources) else []
+        if len(numbers) == 1:
+            return numbers[0]
+        found = f"{len(numbers)} sources are called {source!r:.60}" if numbers else f"there is no source {source!r:.60}"
+        raise ArchiveError(Code.NO_SUCH, f"{found}; name one by its number", archive=self._name)
+
+    def read_unit(self, unit: str) -> UnitRecord:
+        """Return the unit with this id, verified: one read."""
+        part, own = self._part_of(unit)
+        return part.shard.read_unit(own)
+
+    def quality(self, unit: str) -> Document | None:
         """Return what was last measured of this unit, or None."""
-        number = self._quality.get(self._unit_number(chunk))
-        if number is None:
-            return None
-        document = self._document(number)
-        measured = document.get("measured")
-        if document.get("unit") != chunk or not isinstance(measured, dict):
-            got = f"unit {document.get('unit')!r:.40}, measured {type(measured).__name__}"
-            name = chunk_id(QUALITY, number)
-            message = f"{got} where {chunk} is described"
-            raise ArchiveError(Code.DISAGREES, message, archive=self._file.path, chunk=name)
-        return measured
+        part, own = self._part_of(unit)
+        return part.shard.quality(own)
+
+    @cached_property
+    def packet_blocks(self) -> tuple[PacketEntry, ...]:
+        """All copied packets; those with the same key in two shards are there twice."""
+        return tuple(part.packets(entry) for part in self._merged.parts for entry in part.shard.packet_blocks)
+
+    def read_packets(self, block: str) -> PacketBlock:
+        """Return the packets in the chunk with this id, verified."""
+        part, own = self._part_of(block)
+        return part.shard.read_packets(own)
+
+    @cached_property
+    def attachments(self) -> Mapping[str, int]:
+        """SHA-256 of every attachment that has all its pieces, and its bytes; see `attachment_damage`."""
+        return {sha256: size for part in self._merged.names for sha256, size in part.shard.attachments.items()}
+
+    @property
+    def attachment_damage(self) -> tuple[ArchiveError, ...]:
+        """What is wrong with pieces of attachments that are not among the whole ones."""
+        return tuple(error for _, shard in self.shards for error in shard.attachment_damage)
+
+    def attachment_pieces(self, sha256: str) -> Iterator[bytes]:
+        """Yield the attachment's bytes, a chunk at a time; F011 after the last if its SHA-256 is another."""
+        for part in self._merged.names:
+            if sha256 in part.shard.attachments:
+                return part.shard.attachment_pieces(sha256)
+        raise ArchiveError(Code.NO_SUCH, f"there is no attachment {sha256!r:.70}", archive=self._name)
+
+    def read_attachment(self, sha256: str) -> bytes:
+        """Return an attachment, checked against its SHA-256."""
+        return b"".join(self.attachment_pieces(sha256))
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Let go of all files."""
+        for _, shard in self.shards:
+            shard.close()
 
     def __enter__(self) -> Self:
         return self
@@ -99,48 +195,22 @@ class ArchiveReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_kinds(self, index_tag: int) -> None:
-        if index_tag != self._tag:
-            raise ArchiveError(Code.DISAGREES, "the index belongs to another file than the header")
-        for number, entry in enumerate(self._entries):
-            if entry.kind not in KNOWN and is_critical(entry.kind):
-                name = chunk_id(entry.kind, number)
-                raise ArchiveError(
-                    Code.UNKNOWN_CRITICAL, f"chunks of type {entry.kind.decode()} are unknown", chunk=name
-                )
+    @property
+    def _name(self) -> str | None:
+        return self.shards[0][1].path if self.shards else None
 
-    def _of_kind(self, kind: bytes) -> Iterator[tuple[int, IndexEntry]]:
-        return ((number, entry) for number, entry in enumerate(self._entries) if entry.kind == kind)
+    def _part_of(self, name: str) -> tuple[Part, str]:
+        """The shard that a prefixed id belongs to, and the id there."""
+        prefix, slash, own = name.rpartition("/")
+        part = self._merged.by_prefix.get(prefix + slash)
+        if part:
+            return part, own
+        raise ArchiveError(Code.NO_SUCH, f"there is no {name!r:.60}", archive=self._name)
 
-    def _document(self, number: int) -> dict[str, Any]:
-        return read_document(self._file, self._entries[number], number, self._tag)
 
-    def _numbered(self, kind: bytes, build: Callable[[int, str, Document], T]) -> Iterator[T]:
-        """Each source or codec; they are numbered from 0 in file order."""
-        for count, (number, entry) in enumerate(self._of_kind(kind)):
-            name = chunk_id(kind, number)
-            with located(archive=self._file.path, chunk=name, offset=entry.offset):
-                if entry.stream != count:
-                    raise ArchiveError(Code.LAYOUT, f"it is numbered {entry.stream}; {count} is next")
-                built = build(count, name, self._document(number))
-            yield built
-
-    def _unit_entries(self) -> Iterator[UnitEntry]:
-        with located(archive=self._file.path):
-            for number, entry in self._of_kind(UNIT):
-                yield UnitEntry.of(entry, number, sources=len(self.sources), codecs=len(self.codecs))
-
-    def _quality_numbers(self) -> Iterator[tuple[int, int]]:
-        for number, entry in self._of_kind(QUALITY):
-            with located(archive=self._file.path, chunk=chunk_id(QUALITY, number), offset=entry.offset):
-                about = entry.first_item
-                if about >= number or self._entries[about].kind != UNIT:
-                    raise ArchiveError(Code.NO_SUCH, f"it speaks of chunk {about}, no unit before it")
-            yield about, number
-
-    def _unit_number(self, chunk: str) -> int:
-        try:
-            return self._unit_numbers[chunk]
-        except KeyError:
-            message = f"there is no unit {chunk!r:.40}"
-            raise ArchiveError(Code.NO_SUCH, message, archive=self._file.path) from None
+def _shard(file: Readable) -> ShardReader:
+    try:
+        return ShardReader(file)
+    except BaseException:
+        file.close()
+        raise

@@ -24,7 +24,8 @@ HEADER_BYTES = 64
 ENTRY_BYTES = 80
 
 SOURCE, CODEC, UNIT, QUALITY, MANIFEST, INDEX = b"Srce", b"Cdec", b"Unit", b"qual", b"Mani", b"Indx"
-KNOWN = frozenset((SOURCE, CODEC, UNIT, QUALITY, MANIFEST, INDEX))
+TABLE, PACK, PACKETS, ATTACHMENT, COPY = b"Tabl", b"Pack", b"pckt", b"atch", b"copy"  # since 1.1
+KNOWN = frozenset((SOURCE, CODEC, UNIT, TABLE, PACK, QUALITY, PACKETS, ATTACHMENT, COPY, MANIFEST, INDEX))
 
 Ranges = Mapping[str, tuple[int, int]]
 _U16, _U32, _OFFSETS = (0, 2**16 - 1), (0, 2**32 - 1), (HEADER_BYTES, 2**63 - 1)
@@ -69,7 +70,7 @@ class FileHeader:
     """The first 64 bytes of a file."""
 
     major: int = 1
-    minor: int = 0
+    minor: int = 1
     archive_id: bytes
     """16 bytes, the same in all shards of an archive."""
     shard_id: bytes
@@ -127,7 +128,7 @@ class ChunkHeader:
     version: int = 1
     """Of the payload's layout."""
     stream: int = 0
-    """Number of the source (or, for `Cdec`, of the codec) that the chunk belongs to."""
+    """Number of the source (for `Cdec` of the codec, for `Tabl` of the first source) that the chunk belongs to."""
     shard_tag: int
     payload_bytes: int
     number: int
@@ -135,7 +136,7 @@ class ChunkHeader:
     t0: int = 0
     duration: int = 0
     items: int = 0
-    """Frames of a unit."""
+    """Frames of a unit, sources of a table, units of a pack, packets."""
     payload_crc: int
 
     _LAYOUT: ClassVar = Struct("<8s4sHHIIIIqqIII")
@@ -207,14 +208,14 @@ class IndexEntry:
     items: int = 0
     kind: bytes
     first_item: int = 0
-    """Unit: number of its first frame in the source. qual: number of the unit chunk that it speaks of."""
+    """Unit: number of its first frame in the source. qual: of the unit chunk that it speaks of. pckt: of its track."""
     codec: int = 0
     """Unit: number of its codec."""
     sha256: bytes
     """Of the chunk's header and payload, without padding: 32 bytes."""
 
     _LAYOUT: ClassVar = Struct("<QIIqqI4sII32s")
-    _RANGES: ClassVar[Ranges] = {
+    RANGES: ClassVar[Ranges] = {
         "offset": _OFFSETS,
         "payload_bytes": _PAYLOAD,
         "stream": _COUNT,
@@ -227,7 +228,7 @@ class IndexEntry:
 
     def __post_init__(self) -> None:
         _check_kind(self.kind)
-        _check_ranges(self, self._RANGES)
+        _check_ranges(self, self.RANGES)
 
     @property
     def disk_bytes(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from framefold.pipeline.archive.chunks import check_payload, digest
 from framefold.pipeline.archive.errors import ArchiveError, Code, located
-from framefold.pipeline.archive.files import InputFile
+from framefold.pipeline.archive.files import Readable
 from framefold.pipeline.archive.records import HEADER_BYTES, INDEX, SYNC, ChunkHeader
 
 _WINDOW = 2**20
@@ -37,7 +37,7 @@ class Gap:
     length: int
 
 
-def scan(file: InputFile, *, end: int, shard_tag: int | None = None) -> Iterator[Found | Gap]:
+def scan(file: Readable, *, end: int, shard_tag: int | None = None) -> Iterator[Found | Gap]:
     """All chunks and gaps from byte 64 to `end`, in file order; the index is the last chunk looked at.
 
     Without `shard_tag` (file header and index are both lost) the commonest tag in the file is taken.
@@ -61,7 +61,7 @@ def scan(file: InputFile, *, end: int, shard_tag: int | None = None) -> Iterator
         at = _after(file, found, end, tag)
 
 
-def _after(file: InputFile, found: Found, end: int, tag: int) -> int:
+def _after(file: Readable, found: Found, end: int, tag: int) -> int:
     """Where to go on: behind the chunk, or inside if it is damaged and no header stands behind it."""
     after = found.offset + found.header.disk_bytes
     if found.error is None or after == end or _header_at(file, after, end, tag):
@@ -70,7 +70,7 @@ def _after(file: InputFile, found: Found, end: int, tag: int) -> int:
     return inside if inside < after else min(after, end)
 
 
-def _check(file: InputFile, at: int, header: ChunkHeader) -> Found:
+def _check(file: Readable, at: int, header: ChunkHeader) -> Found:
     try:
         with located(archive=file.path, chunk=header.id, offset=at):
             raw = file.read(at, header.disk_bytes)
@@ -80,7 +80,7 @@ def _check(file: InputFile, at: int, header: ChunkHeader) -> Found:
     return Found(at, header, payload if header.kind == INDEX else b"", digest(header, raw), None)
 
 
-def _header_at(file: InputFile, at: int, end: int, tag: int | None) -> ChunkHeader | None:
+def _header_at(file: Readable, at: int, end: int, tag: int | None) -> ChunkHeader | None:
     if at + HEADER_BYTES > end:
         return None
     try:
@@ -90,12 +90,12 @@ def _header_at(file: InputFile, at: int, end: int, tag: int | None) -> ChunkHead
     return header if tag is None or header.shard_tag == tag else None
 
 
-def _next_header(file: InputFile, start: int, end: int, tag: int) -> int:
+def _next_header(file: Readable, start: int, end: int, tag: int) -> int:
     """Offset of the next whole header of this file, or `end`."""
     return next((at for at in _marks(file, start, end) if _header_at(file, at, end, tag)), end)
 
 
-def _marks(file: InputFile, start: int, end: int) -> Iterator[int]:
+def _marks(file: Readable, start: int, end: int) -> Iterator[int]:
     """Offsets of all sync marks in [start, end)."""
     while start < end:
         length = min(_WINDOW, end - start)
@@ -107,7 +107,7 @@ def _marks(file: InputFile, start: int, end: int) -> Iterator[int]:
         start += max(length - len(SYNC) + 1, 1)  # a mark may lie across two windows
 
 
-def _commonest_tag(file: InputFile, end: int) -> int:
+def _commonest_tag(file: Readable, end: int) -> int:
     headers = (_header_at(file, at, end, None) for at in _marks(file, HEADER_BYTES, end))
     tags = Counter(header.shard_tag for header in headers if header)
     return tags.most_common(1)[0][0] if tags else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +14,15 @@ from framefold.pipeline.archive.chunks import (
     read_file_header,
     read_footer,
     read_index,
-    unpack_index,
 )
-from framefold.pipeline.archive.errors import REMEDY, ArchiveError, Code
-from framefold.pipeline.archive.files import InputFile
-from framefold.pipeline.archive.reader import ArchiveReader
+from framefold.pipeline.archive.contents import UnitRecord
+from framefold.pipeline.archive.errors import REMEDY, ArchiveError, Code, located
+from framefold.pipeline.archive.files import InputFile, Readable
+from framefold.pipeline.archive.index import Index
+from framefold.pipeline.archive.pack import split_packed_id
 from framefold.pipeline.archive.records import INDEX, FileHeader, Footer, IndexEntry, chunk_id
 from framefold.pipeline.archive.scan import Found, Gap, scan
+from framefold.pipeline.archive.shard_reader import ShardReader
 
 T = TypeVar("T")
 
@@ -56,11 +59,16 @@ def verify(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
     damage is told apart from what is still whole. `ArchiveError` only if the file cannot be opened.
     """
     with InputFile.open(path) as file:
-        return _Verification(file).run()
+        return verify_file(file)
+
+
+def verify_file(file: Readable) -> tuple[Finding, ...]:
+    """The same of a file that is open, wherever it lies."""
+    return _Verification(file).run()
 
 
 class _Verification:
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: Readable) -> None:
         self.file = file
         self.findings: list[Finding] = []
 
@@ -132,14 +140,40 @@ class _Verification:
         for piece in found.values():
             if piece.header.kind == INDEX and piece.error is None:
                 try:
-                    return unpack_index(piece.index)
+                    return Index(piece.index)
                 except ArchiveError:
                     break
         return ()
 
     def read_everything(self) -> None:
         """Every byte is as it was written; ask whether a reader accepts what it means."""
-        reader = ArchiveReader(self.file)
+        reader = ShardReader(self.file)
+        self.check_keys(reader, [self.attempt(partial(reader.read_unit, unit.id)) for unit in reader.units])
         for unit in reader.units:
-            self.attempt(partial(reader.read_unit, unit.id))
             self.attempt(partial(reader.quality, unit.id))
+        for block in reader.packet_blocks:
+            self.attempt(partial(reader.read_packets, block.id))
+        for sha256 in reader.attachments:
+            self.attempt(partial(deque, reader.attachment_pieces(sha256), 0))
+        self.findings += map(Finding.of, (*reader.problems, *reader.attachment_damage))
+        for name in reader.lone_pieces:
+            self.report(Code.MISSING, name, "other pieces of this attachment are missing, or do not follow each other")
+        self.attempt(lambda: check_header(self.file, reader))
+
+    def check_keys(self, reader: ShardReader, records: Sequence[UnitRecord | None]) -> None:
+        """No key comes twice, and those in the copy are those of the units."""
+        pairs = [(unit.id, record.key) for unit, record in zip(reader.units, records, strict=True) if record]
+        for unit, key in pairs:
+            if reader.keys.get(key, unit) != unit:
+                self.report(Code.LAYOUT, unit, f"it has the key of {reader.keys[key]}")
+        alone = tuple(key for unit, key in pairs if not split_packed_id(unit))
+        if reader.copy and reader.copy.keys != alone:
+            message = "the keys in the copy are not those of the units"
+            self.findings.append(Finding(code=Code.COPY, chunk=None, offset=None, message=message))
+
+
+def check_header(file: Readable, reader: ShardReader) -> None:
+    """Hold the file header in a copy against the file's own."""
+    with located(archive=file.path, offset=0):
+        if reader.copy and read_file_header(file) != reader.copy.header:
+            raise ArchiveError(Code.COPY, "the file header is not the one in the copy")

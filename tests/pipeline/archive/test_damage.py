@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter, Code, verify
-from framefold.pipeline.archive.chunks import read_index
+from framefold.pipeline.archive.chunks import read_chunk, read_file_header, read_index
 from framefold.pipeline.archive.files import InputFile
-from framefold.pipeline.archive.records import HEADER_BYTES, chunk_id
+from framefold.pipeline.archive.records import CODEC, HEADER_BYTES, INDEX, KNOWN, SOURCE, chunk_id
+from framefold.pipeline.archive.scan import Found, scan
+from framefold.pipeline.archive.verify import verify_file
 
 
 class Map:
@@ -59,18 +61,6 @@ def test_a_whole_archive_has_no_findings(small):
     assert small.stat().st_size < 10_000
 
 
-def test_every_single_bit_is_watched_by_the_reader(small, read_all):
-    with small.open("r+b", buffering=0) as file:
-        for offset, byte in enumerate(small.read_bytes()):
-            for bit in range(8):
-                file.seek(offset)
-                file.write(bytes([byte ^ 1 << bit]))
-                assert isinstance(outcome(small, read_all), ArchiveError), (offset, bit)
-            file.seek(offset)
-            file.write(bytes([byte]))
-    assert verify(small) == ()
-
-
 def test_every_byte_is_watched_and_verify_names_its_chunk_alone(small, read_all, layout):
     dice = random.Random(1)
     with small.open("r+b", buffering=0) as file:
@@ -95,6 +85,125 @@ def test_cut_anywhere_it_never_opens_and_the_whole_chunks_are_not_blamed(small, 
         stops = [*layout.starts[1:], layout.end]
         whole = {name for name, stop in zip(layout.ids, stops, strict=True) if stop <= length}
         assert not whole & {finding.chunk for finding in findings}, length
+
+
+class Sealed:
+    """An archive with every chunk type in memory, its items by chunk number, and what reading all of it gives."""
+
+    def __init__(self, data, in_memory, read_everything):
+        self.whole, self.data, self.in_memory, self.read_everything = data, bytearray(data), in_memory, read_everything
+        self.entries, self.tag = read_index(in_memory(data))
+        self.stops = [entry.offset + entry.disk_bytes for entry in self.entries]
+        self.payloads = [read_chunk(in_memory(data), *self.place(number)) for number in range(len(self.entries))]
+        self.values = read_everything(in_memory(data))
+
+    def place(self, number):
+        return self.entries[number], number, self.tag
+
+    def at(self, offset):
+        """Number of the chunk that a byte lies in; None for the file's own records and the index."""
+        number = bisect_right(self.stops, offset)
+        return number if offset >= HEADER_BYTES and number < len(self.stops) else None
+
+    def outcome(self, data):
+        """The error of reading everything; None where all was read, and right."""
+        try:
+            assert self.read_everything(self.in_memory(data)) == self.values
+        except ArchiveError as error:
+            return error
+        return None
+
+    def kept(self, data):
+        """Numbers of the chunks that a scan finds whole; none of them is another than it was."""
+        numbers = []
+        for piece in scan(self.in_memory(data), end=len(data), shard_tag=self.tag):
+            if isinstance(piece, Found) and piece.error is None and piece.header.kind != INDEX:
+                start, header = piece.offset + HEADER_BYTES, piece.header
+                payload = bytes(data[start : start + header.payload_bytes])
+                assert (payload, header.kind) == (self.payloads[header.number], self.entries[header.number].kind)
+                numbers.append(header.number)
+        assert len(set(numbers)) == len(numbers)
+        return numbers
+
+
+@pytest.fixture
+def sealed(rich, in_memory, read_everything):
+    return Sealed(rich.read_bytes(), in_memory, read_everything)
+
+
+def test_the_archive_of_these_tests_has_every_chunk_type(sealed):
+    assert {entry.kind for entry in sealed.entries} == KNOWN - {INDEX} | {b"zoom"}
+    assert len(sealed.whole) > 9500
+    assert verify_file(sealed.in_memory(sealed.whole)) == ()
+
+
+def test_every_single_bit_is_watched(sealed):
+    file = sealed.in_memory(sealed.data)
+    for offset, byte in enumerate(sealed.whole):
+        number = sealed.at(offset)
+        for bit in range(8):
+            sealed.data[offset] = byte ^ 1 << bit
+            with pytest.raises(ArchiveError):
+                read_file_header(file) if number is None else read_chunk(file, *sealed.place(number))
+                read_index(file)
+        sealed.data[offset] = byte
+
+
+def test_every_byte_is_watched_by_the_reader(sealed):
+    dice, elsewhere = random.Random(3), (SOURCE, CODEC, b"zoom")
+    for offset, byte in enumerate(sealed.whole):
+        sealed.data[offset] = byte ^ 1 << dice.randrange(8)
+        if sealed.outcome(sealed.data) is None:
+            # All was read, and right: the copy gave it, or nobody asked for it. `verify` sees it all the same.
+            number = sealed.at(offset)
+            assert offset < HEADER_BYTES or sealed.entries[number].kind in elsewhere, offset
+            assert verify_file(sealed.in_memory(sealed.data)), offset
+        sealed.data[offset] = byte
+
+
+def test_a_scan_of_a_damaged_file_finds_all_other_chunks_and_none_that_is_wrong(sealed):
+    dice = random.Random(4)
+    for offset, byte in enumerate(sealed.whole):
+        sealed.data[offset] = byte ^ 1 << dice.randrange(8)
+        assert set(range(len(sealed.entries))) - set(sealed.kept(sealed.data)) <= {sealed.at(offset)}, offset
+        sealed.data[offset] = byte
+
+
+def test_cut_anywhere_the_scan_gives_the_exact_prefix_of_whole_chunks(sealed):
+    for length in range(len(sealed.whole)):
+        data = sealed.whole[:length]
+        assert sealed.outcome(data) is not None, length
+        ends = [entry.offset + HEADER_BYTES + entry.payload_bytes for entry in sealed.entries]
+        whole = [number for number, stop in enumerate(sealed.stops) if stop <= length]
+        kept = sealed.kept(data)
+        assert kept[: len(whole)] == whole, length
+        assert kept in (whole, [*whole, len(whole)]), length  # of the last only padding may be missing
+        assert len(kept) == len(whole) or ends[len(whole)] <= length, length
+
+
+def spoil(data, dice):
+    """Something that happens to files: bytes come in or are lost, a sector is zero, a span is reversed."""
+    at, size, way = dice.randrange(len(data)), dice.randint(1, 20), dice.randrange(4)
+    if way == 0:
+        return data[:at] + dice.randbytes(size) + data[at:]
+    if way == 1:
+        return data[:at] + data[at + size :]
+    if way == 2:
+        start = at - at % 512
+        return data[:start] + bytes(len(data[start : start + 512])) + data[start + 512 :]
+    stop = min(at + dice.randint(2, 400), len(data))
+    return data[:at] + data[at:stop][::-1] + data[stop:]
+
+
+def test_whatever_happens_to_a_file_is_noticed_and_what_is_kept_is_right(sealed):
+    dice, kept = random.Random(5), []
+    for _ in range(3000):
+        data = spoil(sealed.whole, dice)
+        if data != sealed.whole:
+            kept.append(len(sealed.kept(data)))
+            if sealed.outcome(data) is None:
+                assert verify_file(sealed.in_memory(data))
+    assert sum(kept) / len(kept) > 0.9 * len(sealed.entries)
 
 
 def test_all_of_several_damaged_chunks_are_named(small, layout):
@@ -207,7 +316,14 @@ def test_other_files_are_not_archives(tmp_path, content):
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path / "missing.fold", tmp_path, tmp_path / "fifo", "a\0b"):
+    for path in (tmp_path / "missing.fold", tmp_path / "fifo", "a\0b"):
         for look in (ArchiveReader.open, verify):
             with pytest.raises(ArchiveError, match="F001"):
                 look(path)
+
+
+def test_a_folder_without_commits_is_no_archive(tmp_path):
+    with pytest.raises(ArchiveError, match="F002"):
+        ArchiveReader.open(tmp_path)
+    with pytest.raises(ArchiveError, match="F001"):
+        verify(tmp_path)

@@ -64,7 +64,7 @@ def test_json_is_the_description(small, run):
 
 def test_the_table_shows_what_counts(small, run):
     text = run(str(small))
-    for word in ("2 sources", "3 chunks", "a.mp4", "b.png", "32x18", "u000004", "24-47", "30.50", "framefold test"):
+    for word in ("2 sources", "3 units", "a.mp4", "b.png", "32x18", "u000004", "24-47", "30.50", "framefold test"):
         assert word in text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+import zlib
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,15 @@ import pytest
 from framefold.pipeline.archive import ArchiveError, ArchiveReader, Code, verify
 from framefold.pipeline.archive.chunks import read_index
 from framefold.pipeline.archive.files import InputFile
-from framefold.pipeline.archive.records import HEADER_BYTES, INDEX, ChunkHeader, FileHeader, Footer, IndexEntry
+from framefold.pipeline.archive.records import (
+    HEADER_BYTES,
+    INDEX,
+    ChunkHeader,
+    FileHeader,
+    Footer,
+    IndexEntry,
+    chunk_id,
+)
 from framefold.pipeline.archive.unit import UnitHead
 
 QUALITY, UNIT, LAST_UNIT = 5, 4, 8
@@ -195,6 +204,83 @@ def test_a_measurement_of_another_unit(forge, refused, payload):
     forge.chunks[QUALITY].change_payload(payload)
     forge.write()
     assert refused() == Code.DISAGREES
+
+
+@pytest.fixture
+def rich_forge(rich):
+    return Forge(rich)
+
+
+@pytest.fixture
+def refused_of_rich(rich, in_memory, read_everything):
+    """The code and chunk with which reading everything fails; `verify` must report the same."""
+
+    def look() -> tuple[Code, str | None]:
+        with pytest.raises(ArchiveError) as caught:
+            read_everything(in_memory(rich.read_bytes()))
+        assert (caught.value.code, caught.value.chunk) in {(one.code, one.chunk) for one in verify(rich)}
+        return caught.value.code, caught.value.chunk
+
+    return look
+
+
+@pytest.fixture
+def first_of(rich_forge):
+    """The first chunk of a type and its id."""
+
+    def find(kind):
+        number, chunk = next(pair for pair in enumerate(rich_forge.chunks) if pair[1].entry.kind == kind)
+        return chunk, chunk_id(kind, number)
+
+    return find
+
+
+NEW = [b"Tabl", b"Pack", b"pckt", b"atch", b"copy"]
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_a_new_chunks_payload_replaced_with_its_checksum(rich_forge, first_of, refused_of_rich, kind):
+    chunk, name = first_of(kind)
+    entry = chunk.entry
+    chunk.change_payload(chunk.payload[:-1] + bytes([chunk.payload[-1] ^ 1]))
+    chunk.entry = entry
+    rich_forge.write()
+    assert refused_of_rich() == (Code.DIGEST, name)
+
+
+@pytest.mark.parametrize("kind", NEW)
+@pytest.mark.parametrize("change", [{"number": 99}, {"shard_tag": 1}, {"stream": 9}, {"t0": 7}, {"items": 77}], ids=str)
+def test_a_new_chunks_header_that_says_other_than_the_index(rich_forge, first_of, refused_of_rich, kind, change):
+    chunk, name = first_of(kind)
+    chunk.change_header(**change)
+    rich_forge.write()
+    assert refused_of_rich() == (Code.DISAGREES, name)
+
+
+def test_a_pack_of_other_bytes_than_its_table_says(rich_forge, first_of, refused_of_rich):
+    chunk, _ = first_of(b"Pack")
+    chunk.change_payload(chunk.payload + b"!")
+    rich_forge.write()
+    assert refused_of_rich()[0] == Code.DISAGREES
+
+
+def test_a_copy_that_is_another_archives(rich_forge, first_of, refused_of_rich):
+    chunk, name = first_of(b"copy")
+    plain = bytearray(zlib.decompress(chunk.payload))
+    plain[plain.index(b"a.mp4")] = ord("b")
+    chunk.change_payload(zlib.compress(plain))
+    rich_forge.write()
+    code, named = refused_of_rich()
+    assert (code, named) in ((Code.COPY, "s000000"), (Code.COPY, name))
+
+
+def test_an_attachment_replaced_with_all_its_checksums(rich_forge, first_of, rich, in_memory, read_everything):
+    chunk, _ = first_of(b"atch")
+    chunk.change_payload(chunk.payload[:-1] + b"!")
+    rich_forge.write()
+    with pytest.raises(ArchiveError, match="F011"):
+        read_everything(in_memory(rich.read_bytes()))
+    assert {one.code for one in verify(rich)} == {Code.DIGEST}
 
 
 @pytest.mark.parametrize("module", ["contents", "documents"])

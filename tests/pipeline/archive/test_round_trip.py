@@ -233,7 +233,7 @@ def test_units_that_are_not_there_are_named(small, tmp_path, fill, chunk):
 
 
 def test_the_writer_refuses_what_a_reader_would(tmp_path, source, manifest, monkeypatch):
-    monkeypatch.setattr("framefold.pipeline.archive.writer.MAX_PAYLOAD", 10_000)
+    monkeypatch.setattr("framefold.pipeline.archive.shard_writer.MAX_PAYLOAD", 10_000)
     unit = {"key": "0" * 64, "source": 0, "codec": 0, "first_frame": 0, "pts": [0], "duration_ticks": 1}
     with ArchiveWriter(tmp_path / "a.fold") as writer:
         writer.add_source(source("a"))

@@ -1,0 +1,1 @@
+../../../tools/fold_reader.py
