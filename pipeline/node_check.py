@@ -60,6 +60,8 @@ class _Check:
         spec = NodeSpec.model_validate_json(json.dumps(self._readable(refused)), strict=True)
         stage_class = self._stage_class(spec.stage) if "stage" not in refused else None
         config = self._config(stage_class) if stage_class else None
+        if stage_class and config is not None:
+            stage_class = self._specialized(stage_class, config)
         return Draft(
             name=self._name,
             spec=spec,
@@ -108,6 +110,9 @@ class _Check:
             for option, message in self._ask(stage_class, "preflight", lambda: stage_class.preflight(config)) or ():
                 self.note(_path_of(option), message)
         return config
+
+    def _specialized(self, stage_class: type[Stage], config: Any) -> type[Stage]:
+        return self._ask(stage_class, "specialized", lambda: stage_class.specialized(config)) or stage_class
 
     def _ports(self, stage_class: type[Stage], config: Any) -> Ports | None:
         """Ports under these options; where the options were refused, the ones that no option changes."""

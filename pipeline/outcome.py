@@ -145,7 +145,8 @@ class Outcome:
             case Gauged():
                 self._gauge(notice)
             case HintGiven(command):
-                _keep(self.hints, command)
+                if command not in self.hints:  # replicas of one sink say the same
+                    _keep(self.hints, command)
             case Restarted(why):
                 self.restarts += 1
                 self.warnings.append(why)

@@ -85,7 +85,8 @@ class Pool:
     def is_singular(self, name: str) -> bool:
         """Whether a replica of the node holds something that is lost with it."""
         node = self._nodes[name]
-        return node.is_source or node.stage_class.stateful
+        uncommitted = node.is_sink and node.stage_class.commits == "end"
+        return node.is_source or node.stage_class.stateful or uncommitted
 
     def nodes_down(self) -> list[str]:
         """Nodes that wait for a worker."""

@@ -135,7 +135,8 @@ class Stage:
     durable: ClassVar[bool] = False
     """True: outputs are dear, so they are kept in the run folder and a later run takes them from there."""
     commits: ClassVar[Literal["item", "end"]] = "end"
-    """Of a sink. `item`: what `process` took is on disk when it returns, and no later run brings it again."""
+    """Of a sink. `item`: what `process` took is on disk when it returns, and no later run brings it again. `end`: only
+    when `finish` has returned; if a replica is lost before, everything comes again."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -144,6 +145,14 @@ class Stage:
     def ports(cls, config: Any) -> Ports:
         """The ports under this configuration; override where options change them."""
         return Ports(accepts=cls.accepts, emits=cls.emits, joins=cls.joins, sides=cls.sides)
+
+    @classmethod
+    def specialized(cls, config: Any) -> type[Stage]:
+        """The class that does the work under this configuration, with the same `Config`.
+
+        Override it where an option changes what `stateful` or `commits` say.
+        """
+        return cls
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:

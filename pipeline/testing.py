@@ -284,13 +284,19 @@ class CollectOnce(Stage):
     """A sink that holds everything until the end, and loses it: its process ends at item `at`, the first time."""
 
     class Config(Options):
-        """The file, and when."""
+        """The file, and when; `apart` allows several replicas."""
 
         path: Path
         at: str
+        apart: bool = False
 
     accepts = int
     stateful = True
+
+    @classmethod
+    def specialized(cls, config: Any) -> type[Stage]:
+        """One replica that sees the items in order, or several."""
+        return CollectApart if config.apart else cls
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -308,6 +314,21 @@ class CollectOnce(Stage):
     def finish(self) -> Iterator[Output]:
         """Write them all."""
         self.config.path.write_text("\n".join(self._labels))
+        return iter(())
+
+
+class CollectApart(CollectOnce):
+    """The same with any number of replicas: each writes what it held to `path.NUMBER` at its end."""
+
+    stateful = False
+
+    def setup(self, context: StageContext) -> None:
+        """Learn its number."""
+        self._replica = context.replica
+
+    def finish(self) -> Iterator[Output]:
+        """Write the labels."""
+        self.config.path.with_name(f"{self.config.path.name}.{self._replica}").write_text("\n".join(self._labels))
         return iter(())
 
 
@@ -517,6 +538,7 @@ __all__ = [
     "TOYS",
     "Add",
     "Collect",
+    "CollectApart",
     "CollectOnce",
     "Crash",
     "Double",

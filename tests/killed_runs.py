@@ -42,12 +42,13 @@ Fault = Mapping[str, Any]
 
 POINTS: Mapping[str, tuple[Any, str]] = {
     "ledger": (Ledger, "_append"),
-    "rename": (Path, "replace"),
+    "rename": (os, "replace"),
+    "link": (os, "link"),
     "output": (Flow, "output"),
     "step": (Steps, "_write"),
     "progress": (Worker, "_maybe_checkpoint"),
 }
-"""`rename`: all that has to be whole or not there. `output`: one is handed on. `step`: it has been written down."""
+"""`rename`, `link`: all that has to be whole or not there. `output`: one is handed on. `step`: it is written down."""
 
 
 class Tally(Gather):

@@ -281,7 +281,8 @@ def test_a_restart_forgets_nothing_that_is_not_said_again() -> None:
 
 def test_memory_is_bounded_and_counts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome_module, "KEPT_ROWS", 3)
-    many: list[Notice] = [ResultRow("b", "x", {}), Refusal("a", "x", "no"), letter(), HintGiven("ls")] * 5
+    many: list[Notice] = [ResultRow("b", "x", {}), Refusal("a", "x", "no"), letter()] * 5
+    many += [HintGiven(f"ls {number % 5}") for number in range(10)]
     outcome = heard(*many)
     assert [len(part) for part in (outcome.rows, outcome.refused, outcome.dead, outcome.hints)] == [3, 3, 3, 3]
     assert (outcome.set_aside, outcome.nodes["a"].failed) == (10, 5)

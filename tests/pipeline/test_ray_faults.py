@@ -147,6 +147,17 @@ def test_a_sink_and_a_source_that_die_begin_anew_and_nothing_comes_twice(tmp_pat
     assert (outcome.restarts, outcome.exit_code) == (1, 0)
 
 
+def test_several_replicas_of_a_sink_that_commits_at_its_end_begin_anew_if_one_is_lost(
+    tmp_path: Path, address: str
+) -> None:
+    last = {"stage": "collect_once", "inputs": ["numbers"], "path": str(tmp_path / "once"), "at": "n5"}
+    stages = {"numbers": NUMBERS, "last": {**last, "apart": True, "replicas": 2}}
+    outcome = run(check(tmp_path, stages), address)
+    parts = [path.read_text().split() for path in tmp_path.glob("once.[0-9]")]
+    assert sorted(label for part in parts for label in part) == [f"n{number}" for number in range(8)]
+    assert (outcome.restarts, outcome.exit_code) == (1, 0)
+
+
 def test_a_slow_sink_reaches_the_source(tmp_path: Path, address: str) -> None:
     """100 frames of 8 MiB through a store of 200 MiB: what is under way stays below the budget, on disk goes none."""
     frames = {"stage": "frames", "count": 100, "nbytes": 8 * 2**20}
