@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, model_validator
 
+from framefold.codecs.carried import Carried
+
 Frames = npt.NDArray[np.uint8]
 
 MAX_SIDE = 32_768
@@ -45,6 +47,7 @@ class Source(BaseModel, frozen=True):
     time_base: _Rational = Field(default=(1, 1), description="seconds per tick as numerator, denominator")
     frame_rate: _Rational | None = Field(default=None, description="nominal frames per second, if known")
     color: ColorTags = ColorTags()
+    carried: Carried = Carried()
 
     @model_validator(mode="after")
     def _bounded_area(self) -> Self:
