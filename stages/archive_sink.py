@@ -2,77 +2,105 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from framefold.codecs import bitstream
-from framefold.codecs.clip import Source, Span
+from framefold.codecs.clip import Source
 from framefold.codecs.network import Bitstream
-from framefold.pipeline.archive import ArchiveWriter
+from framefold.codecs.rest import Attachment, Packet, Packets
+from framefold.pipeline.archive import ArchiveReader, ArchiveWriter, CopiedPacket, PacketBlock
+from framefold.pipeline.archive.folder import FolderWriter, open_writer
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Hint, Options, Output, Row, Stage, StageContext
+from framefold.stages.archive_totals import Quality, Totals, columns
 from framefold.stages.codec_choice import codec_of
 from framefold.stages.device import device_of
 from framefold.stages.measure import measure
+
+_PACKED_BYTES = 64 * 2**10
+"""Pictures up to this size share chunks: alone, each would pay some hundred bytes for a chunk of its own."""
+_log = logging.getLogger(__name__)
+
+AnyWriter = ArchiveWriter | FolderWriter
 
 
 class ArchiveSinkConfig(Options, frozen=True):
     """Options of `archive_sink`."""
 
-    path: Path = Field(description="the archive to write, usually ending in .fold; replaced only when complete")
+    path: Annotated[str, BeforeValidator(os.fspath), Field(min_length=1)] = Field(
+        description="the archive to write: a file, usually ending in .fold, replaced only when complete; "
+        "or a folder (ending in /) or s3://bucket/prefix, which grows with every run and takes many writers"
+    )
     measure: bool = Field(default=True, description="decode each unit from the archive and store its distortion")
 
 
 class ArchiveSink(Stage):
-    """Write a chunked archive, under a temporary name until it is whole.
+    """Write a chunked archive: a file, under a temporary name until it is whole, or a folder of shards.
 
-    After an interruption, units that come again with the same bytes are not measured again.
+    After an interruption, units that come again with the same bytes are not measured again. Beside bitstreams it takes
+    what a source's port `rest` gives: copied tracks and attachments.
     """
 
     Config = ArchiveSinkConfig
     config: ArchiveSinkConfig
-    accepts = Bitstream
+    accepts = Bitstream | Attachment | Packets
     stateful = True
 
     @classmethod
+    def specialized(cls, config: ArchiveSinkConfig) -> type[Stage]:
+        """A folder takes any number of writers, a file one."""
+        return FolderSink if _is_folder(config.path) else cls
+
+    @classmethod
     def preflight(cls, config: ArchiveSinkConfig) -> Sequence[tuple[str, str]]:
-        """The path must be one that a file can take."""
-        if config.path.is_dir():
-            return [("path", f"{config.path} is a folder; name a file in it, such as {config.path / 'video.fold'}")]
-        blocking = next((parent for parent in config.path.parents if parent.exists() and not parent.is_dir()), None)
-        return [("path", f"{blocking} is a file, so {config.path} cannot be made in it")] if blocking else []
+        """The path must be one that a file or an archive folder can take."""
+        if "://" in config.path:
+            return []
+        path = Path(config.path)
+        if path.is_dir() and any(path.iterdir()) and not (path / "data" / "commits").is_dir():
+            return [("path", f"{path} is a folder and no archive; name a file in it, such as {path / 'video.fold'}")]
+        if path.is_file() and config.path.endswith("/"):
+            return [("path", f"{path} is a file; leave the / away to replace it, or name another folder")]
+        blocking = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+        return [("path", f"{blocking} is a file, so {path} cannot be made in it")] if blocking else []
 
     def setup(self, context: StageContext) -> None:
-        """Open the archive under its temporary name, with fresh totals: a replica may be set up again."""
+        """Open the archive, with fresh totals: a replica may be set up again."""
         self.close()
         self._device = device_of(context)
-        self._totals = _Totals()
+        self._totals = Totals()
         self._rows: dict[str, Row] = {}  # of the units in the archive, by key
-        self.config.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer: ArchiveWriter | None = ArchiveWriter(self.config.path)
+        self._writer: AnyWriter | None = open_writer(self.config.path)
 
     def process(self, item: Item) -> Iterator[Output]:
         """Append one unit; one that is there already is not stored, measured or counted again."""
         writer = self._open_writer()
+        if not isinstance(item.payload, Bitstream):
+            self._store_rest(writer, item.payload)
+            return
         if item.key not in self._rows:
             self._rows[item.key] = self._store(writer, item, item.payload)
         yield self._rows[item.key]
 
     def finish(self) -> Iterator[Output]:
         """Seal the archive and give it its name."""
-        writer = self._open_writer()
+        writer, path = self._open_writer(), self.config.path
         if not self._totals.frames:
-            raise FramefoldError(f"nothing reached the archive, so {self.config.path} was not written")
+            raise FramefoldError(f"nothing reached the archive, so {path} was not written")
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        path = writer.commit({"generator": f"framefold {version('framefold')}", "created": created})
+        writer.commit({"generator": f"framefold {version('framefold')}", "created": created})
         self._writer = None
-        yield Row(path.name, self._totals.columns(path.stat().st_size))
+        yield from self._summary()
         yield Hint(f"pipeline info {path}")
         yield Hint(f"pipeline decode {path} {self._totals.example_output(path)}")
         yield Hint(f"pipeline verify {path}")
@@ -83,61 +111,95 @@ class ArchiveSink(Stage):
         if writer is not None:
             writer.suspend()
 
-    def _open_writer(self) -> ArchiveWriter:
+    def _open_writer(self) -> AnyWriter:
         if self._writer is None:
             raise FramefoldError(f"{self.config.path} is sealed already")
         return self._writer
 
-    def _store(self, writer: ArchiveWriter, item: Item, bits: Bitstream) -> Row:
+    def _summary(self) -> Iterator[Row]:
+        path = self.config.path
+        with ArchiveReader.open(path) as reader:
+            size, shards = reader.size_bytes, len(reader.shards)
+        if self._totals.rest_bytes:
+            yield Row("tracks and attachments", {"bytes": self._totals.rest_bytes})
+        if _is_folder(path):  # it may hold more than this run brought: its size says nothing of these frames
+            yield Row(f"{Path(path).name} ({shards} shard{'s' * (shards != 1)})", {"bytes": size})
+        else:
+            yield Row(Path(path).name, self._totals.columns(size))
+        for missing in self._totals.left_out():
+            _log.warning("not kept: %s; add the source's port `rest` to this node's inputs to keep it", missing)
+
+    def _store(self, writer: AnyWriter, item: Item, bits: Bitstream) -> Row:
         """Append the unit with its measurement, or, if one of them fails, neither."""
         with writer.all_or_nothing():
-            chunk, size = _append(writer, item.key, bits)
-            quality = self._quality(writer, chunk, item)
-            if quality:
-                writer.add_quality(chunk, quality.model_dump())
+            packed = bits.span.source.kind == "image" and len(bits.payload) <= _PACKED_BYTES
+            size, quality = (self._store_packed if packed else self._store_alone)(writer, item, bits)
         self._totals.add(bits.span, quality)
         seconds = quality.encode_seconds if quality else item.seconds
-        return Row(bits.span.label, _columns(bits.span, size, quality) | {"encode_seconds": round(seconds, 1)})
+        return Row(bits.span.label, columns(bits.span, size, quality) | {"encode_seconds": round(seconds, 1)})
 
-    def _quality(self, writer: ArchiveWriter, chunk: str, item: Item) -> _Quality | None:
-        """Measure the bytes just written, or take what an interrupted writer measured of the same bytes."""
+    def _store_alone(self, writer: AnyWriter, item: Item, bits: Bitstream) -> tuple[int, Quality | None]:
+        """A chunk of its own: its bytes on disk, and what was measured."""
+        place = {
+            "source": writer.add_source(_document(bits.span.source)),
+            "codec": writer.add_codec(bits.codec, bits.config),
+        }
+        before = writer.size_bytes
+        chunk = _append(writer, item.key, bits, **place)
+        size = writer.size_bytes - before
+        quality = self._quality(writer, item, writer.read_unit(chunk).payload)
+        if quality:
+            writer.add_quality(chunk, quality.model_dump())
+        return size, quality
+
+    def _store_packed(self, writer: AnyWriter, item: Item, bits: Bitstream) -> tuple[int, Quality | None]:
+        """A place in a shared chunk: the codec's own bytes, and what was measured."""
+        quality = self._quality(writer, item, bits.payload)
+        writer.add_picture(
+            source=_document(bits.span.source),
+            codec=writer.add_codec(bits.codec, bits.config),
+            key=item.key,
+            payload=bits.payload,
+            measured=quality.model_dump() if quality else None,
+        )
+        return len(bits.payload), quality
+
+    def _quality(self, writer: AnyWriter, item: Item, stored: bytes) -> Quality | None:
+        """Measure the bytes stored, or take what an interrupted writer measured of the same bytes."""
         bits: Bitstream = item.payload
         if not self.config.measure or bits.target is None:
             return None
-        stored = writer.read_unit(chunk).payload
-        known = _Quality.known(writer.bank.quality(item.key, stored))
+        known = Quality.known(writer.bank.quality(item.key, stored))
         if known:
             return known
         symbols = bitstream.decode(stored, span=bits.span, codec=bits.codec, config=bits.config)
         codec = codec_of(bits.codec, bits.config)
         measured = measure(codec.reconstruct(symbols.dequantize(), device=self._device), bits.target)
-        return _Quality.model_validate({**measured.as_dict(), "encode_seconds": round(item.seconds, 3)})
+        return Quality.model_validate({**measured.as_dict(), "encode_seconds": round(item.seconds, 3)})
+
+    def _store_rest(self, writer: AnyWriter, rest: Attachment | Packets) -> None:
+        if isinstance(rest, Attachment):
+            writer.add_attachment(rest.sha256, rest.total_bytes, rest.start, rest.data)
+        else:
+            with writer.all_or_nothing():
+                writer.add_packets(writer.add_source(_document(rest.source)), _block(rest))
+        self._totals.add_rest(rest)
 
 
-class _Quality(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
-    """What is stored of a unit's measurement."""
+class FolderSink(ArchiveSink):
+    """Write into an archive in the folder form; each replica has shards of its own, and none waits for another."""
 
-    psnr_db: float = Field(ge=0, le=100)
-    ms_ssim: float = Field(ge=-1, le=1)
-    frames_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    encode_seconds: float = Field(ge=0)
-
-    @classmethod
-    def known(cls, document: Mapping[str, Any] | None) -> Self | None:
-        """A document from a file that anybody may have made; None if it is not what is stored here."""
-        try:
-            return cls.model_validate(document)
-        except ValidationError:
-            return None
+    stateful = False
 
 
-def _append(writer: ArchiveWriter, key: str, bits: Bitstream) -> tuple[str, int]:
-    """The unit's chunk, and the bytes that it takes on disk."""
+def _is_folder(path: str) -> bool:
+    return "://" in path or path.endswith("/") or Path(path).is_dir()
+
+
+def _append(writer: AnyWriter, key: str, bits: Bitstream, *, source: int, codec: int) -> str:
+    """The chunk of a unit that has one for itself."""
     span = bits.span
-    source = writer.add_source(_document(span.source))
-    codec = writer.add_codec(bits.codec, bits.config)
-    before = writer.size_bytes
-    chunk = writer.add_unit(
+    return writer.add_unit(
         key=key,
         source=source,
         codec=codec,
@@ -146,53 +208,28 @@ def _append(writer: ArchiveWriter, key: str, bits: Bitstream) -> tuple[str, int]
         duration_ticks=span.duration_ticks,
         payload=bits.payload,
     )
-    return chunk, writer.size_bytes - before
 
 
-def _document(source: Source) -> dict[str, Any]:
+def _document(source: Source) -> Mapping[str, Any]:
     """What is known of the source; what is unspecified is left out, for a picture's archive is small."""
     document = source.model_dump(mode="json", exclude_defaults=True)
     return {**document, "time_base": list(source.time_base)}
 
 
-def _columns(span: Span, size: int, quality: _Quality | None) -> dict[str, Any]:
-    """The columns that a clip and the whole archive share."""
-    frames, _, height, width = span.shape
-    return {
-        "frames": frames,
-        "psnr_db": quality.psnr_db if quality else None,
-        "bytes": size,
-        "bits_per_pixel": round(8 * size / (frames * height * width), 5),
-    }
+def _block(rest: Packets) -> PacketBlock:
+    """The packets as the archive takes them; source, track and part make the key."""
+    place = f"{rest.source.model_dump_json()} {rest.track} {rest.part}"
+    packets = tuple(map(_copied, rest.packets))
+    key = hashlib.sha256(place.encode()).hexdigest()
+    return PacketBlock(key=key, track=rest.track, part=rest.part, packets=packets)
 
 
-class _Totals:
-    """Sums over the archive."""
-
-    def __init__(self) -> None:
-        self.frames = self._pixels = 0
-        self._psnr: list[tuple[int, float]] = []
-        self._kinds: set[str] = set()
-
-    def add(self, span: Span, quality: _Quality | None) -> None:
-        """Count one unit."""
-        self.frames += span.frame_count
-        self._pixels += span.frame_count * span.source.width * span.source.height
-        self._kinds.add(span.source.kind)
-        if quality:
-            self._psnr.append((span.frame_count, quality.psnr_db))
-
-    def columns(self, size: int) -> dict[str, Any]:
-        """PSNR is the mean over all frames; bytes are the file on disk."""
-        measured = sum(frames for frames, _ in self._psnr)
-        mean = sum(frames * value for frames, value in self._psnr) / measured if measured else None
-        return {
-            "frames": self.frames,
-            "psnr_db": mean and round(mean, 4),
-            "bytes": size,
-            "bits_per_pixel": round(8 * size / self._pixels, 5),
-        }
-
-    def example_output(self, archive: Path) -> Path:
-        """A fitting output for `pipeline decode`."""
-        return archive.with_suffix(".mp4") if self._kinds == {"video"} else archive.with_suffix("")
+def _copied(packet: Packet) -> CopiedPacket:
+    return CopiedPacket(
+        data=packet.data,
+        pts=packet.pts,
+        dts=packet.dts,
+        duration=packet.duration,
+        flags=packet.flags,
+        side_data=packet.side_data,
+    )

@@ -25,6 +25,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from framefold.codecs.clip import MAX_PIXELS, ColorTags
 from framefold.pipeline.errors import RefusedInput
+from framefold.stages.media_look import FirstLook, look_at
 from framefold.stages.media_probe import MEDIA_ERRORS, VideoProbe, open_media, picture_track
 
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
@@ -55,6 +56,8 @@ class Picture:
     duration: int
     """Ticks; 0 if the file does not say and no rate is known."""
     color: ColorTags
+    look: FirstLook | None = None
+    """Of the first frame only."""
 
 
 def decode_pictures(file: BufferedReader, probe: VideoProbe) -> Iterator[Picture]:
@@ -62,28 +65,31 @@ def decode_pictures(file: BufferedReader, probe: VideoProbe) -> Iterator[Picture
     clock = _Clock(probe)
     number, size = 0, (0, 0)
     reformatter = VideoReformatter()
-    for number, frame in enumerate(_frames(file, probe)):
+    for number, (frame, codec) in enumerate(_frames(file)):
         size = size if number else (frame.width, frame.height)
         if (frame.width, frame.height) != size:
             raise RefusedInput(
                 f"the frame size changes from {size[0]}x{size[1]} to {frame.width}x{frame.height} "
                 f"at frame {number}; split the file there"
             )
-        yield Picture(to_rgb(frame, reformatter), *clock.time_of(frame), color_of(frame))
+        look = None if number else look_at(frame, codec)
+        yield Picture(to_rgb(frame, reformatter), *clock.time_of(frame), color_of(frame), look)
 
 
-def _frames(file: BufferedReader, probe: VideoProbe) -> Iterator[VideoFrame]:
+def _frames(file: BufferedReader) -> Iterator[tuple[VideoFrame, str]]:
+    """Yield each frame with the name of its codec."""
     count = 0
     with open_media(file) as container:
         stream = picture_track(container)
         # The decoder compares sizes padded to whole blocks, so it gets some room; Source checks exactly.
         stream.codec_context.options = {"max_pixels": str(2 * MAX_PIXELS)}
         stream.codec_context.thread_count = 1
+        codec = stream.codec_context.codec.canonical_name
         try:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise RefusedInput(f"damaged from frame {count} on: part of the picture could not be decoded")
-                yield frame
+                yield frame, codec
                 count += 1
         except MEDIA_ERRORS as error:
             cause = getattr(error, "strerror", None) or error

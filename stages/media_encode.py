@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from fractions import Fraction
+from math import lcm
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
-import numpy.typing as npt
-from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 from PIL import Image
 
+from framefold.codecs.carried import Track
 from framefold.codecs.clip import Source
+from framefold.codecs.rest import Packet
 from framefold.pipeline.errors import FramefoldError
-from framefold.stages.media_decode import EXACT, MATRICES
+from framefold.stages.media_hdr import Hdr, hdr_of
+from framefold.stages.media_mkv_header import mend
+from framefold.stages.media_mux import NO_FILES, Loss, Muxer
+from framefold.stages.media_picture_stream import MAX_INT32, PictureStream, Rgb, time_base_of
+from framefold.stages.media_spool import Rest, Spool
+from framefold.stages.media_tags import chapters_for, container_tags
 
-Rgb = npt.NDArray[np.uint8]
-"""One frame, (3, H, W), 0..255."""
-
-_BT709, _BT601 = 1, 6
-_UNSPECIFIED = 2
-_LIMITED, _FULL = 1, 2
-_PRIMARIES = frozenset((1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 22))
-_TRANSFERS = frozenset((1, *range(4, 19)))
-"""Code points of ISO/IEC 23091-2 that are not reserved; encoders refuse the others."""
-_MAX_INT32 = 2**31 - 1
 _REPEATABLE = {"fflags": "+bitexact"}
 """For a muxer: no random identifiers, no dates, no version numbers."""
 _ENCODE_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError)
+_PICTURES = "pictures"
 _log = logging.getLogger(__name__)
 
 
@@ -83,68 +77,57 @@ def write_png(frame: Rgb, path: Path) -> None:
 
 
 class ContainerWriter(FrameWriter):
-    """One video track in a file; times and colour tags are the source's.
+    """One video track in a file, and what `rest` brings; times and tags are the source's.
 
-    MP4 keeps times exactly. Matroska counts milliseconds: each time is rounded to the nearest one.
+    MP4 keeps times exactly. Matroska counts milliseconds: each time is rounded to the nearest one. If there are
+    tracks or files to go with the pictures, these wait on disk once they are coded, for those may come last.
     """
 
-    def __init__(self, path: Path, source: Source, *, crf: int | None, threads: int) -> None:
+    def __init__(self, path: Path, source: Source, *, crf: int | None, threads: int, rest: Rest | None = None) -> None:
         """H.264 in MP4 with this `crf`, or FFV1 in Matroska if it is None."""
-        self._path, self._source = path, source
+        self.losses: list[Loss] = []
+        self.tracks: list[Track] = []
+        """What is known after `finish`: what could not be written, and the tracks that were."""
+        self._path, self._source, self._rest = path, source, rest
         self._last_pts: int | None = None
         self._durations: dict[int, int] = {}
         """Of the frames inside the encoder, by pts."""
-        self._lossless = crf is None
-        self._reformatter = VideoReformatter()
-        self._matrix, self._range = (0, _FULL) if crf is None else _matrix_and_range(source)
-        name, options = ("matroska", dict(_REPEATABLE)) if crf is None else ("mp4", _mp4_options(_time_base(source)))
-        url = f"file:{path}"  # a bare "a:b.mp4" would name a protocol called a
-        self._container = av.open(url, "w", format=name, options=options)
-        self._stream = self._add_stream("ffv1" if crf is None else "libx264", _codec_options(crf))
-        self._stream.codec_context.thread_count = threads
+        self._rounded = 0
+        self._matroska = crf is None
+        self._roomy = crf is None and _needs_mending(source)
+        self._spool = Spool(path.parent) if rest and _has_company(source) else None
+        self._container = self._open()
+        self._pictures = PictureStream(
+            self._container, source, crf=crf, threads=threads, hdr=self._hdr(), roomy=self._roomy
+        )
 
-    def _add_stream(self, codec: str, options: Mapping[str, str]) -> VideoStream:
-        source = self._source
-        added = self._container.add_stream(codec, rate=_rate(source), options=dict(options))
-        stream = cast("VideoStream", added)  # both codecs make video
-        context = stream.codec_context
-        context.width, context.height = source.width, source.height
-        context.pix_fmt = self._pixel_format()
-        stream.time_base = context.time_base = _time_base(source)
-        color = source.color
-        context.colorspace, context.color_range = self._matrix, self._range
-        context.color_primaries = color.primaries if color.primaries in _PRIMARIES else _UNSPECIFIED
-        context.color_trc = color.transfer if color.transfer in _TRANSFERS else _UNSPECIFIED
-        return stream
+    def _open(self) -> Any:
+        url = f"file:{self._path}"  # a bare "a:b.mp4" would name a protocol called a
+        carried = self._source.carried
+        if self._matroska:
+            # The muxer would mark the first track of each kind as the default one; the original's marks are known.
+            options = {**_REPEATABLE, **({"default_mode": "passthrough"} if carried.container else {})}
+            container = av.open(url, "w", format="matroska", options=options)
+        else:
+            container = av.open(url, "w", format="mp4", options=_mp4_options(self._source))
+        container.metadata.update(container_tags(carried))
+        container.set_chapters(cast("Any", chapters_for(carried.chapters)))
+        return container
 
-    def _pixel_format(self) -> str:
-        if self._lossless:
-            return "bgr0"  # 8-bit RGB as FFV1 takes it, bit for bit
-        odd = self._source.width % 2 or self._source.height % 2
-        return "yuv444p" if odd else "yuv420p"  # halved chroma needs even sizes
+    def _hdr(self) -> Hdr:
+        """Read from side data, as far as it came by now."""
+        refs = [ref for ref in self._source.carried.attachments if ref.kind == "side_data"]
+        found = {ref.name: self._rest.attachment(ref.sha256) for ref in refs} if self._rest else {}
+        return hdr_of({name: data for name, data in found.items() if data})
 
     def write(self, frame: Rgb, *, number: int, pts: int, duration: int) -> None:
         """Encode one frame; the encoder may hold it back for a while."""
-        picture = self._convert(frame)
-        picture.pts, picture.time_base = self._next_pts(pts, number), _time_base(self._source)
-        self._durations[picture.pts] = duration
+        pts = self._next_pts(pts, number)
+        self._durations[pts] = duration
         try:
-            self._mux(picture)
+            self._put(self._pictures.encode(frame, pts))
         except _ENCODE_ERRORS as error:
             raise FramefoldError(f"frame {number} of {self._source.name} cannot be written: {error}") from error
-
-    def _convert(self, frame: Rgb) -> VideoFrame:
-        rgb = VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), "rgb24")
-        if self._lossless:
-            return self._reformatter.reformat(rgb, format="bgr0", threads=1)
-        return self._reformatter.reformat(
-            rgb,
-            format=self._pixel_format(),
-            dst_colorspace=MATRICES[self._matrix],
-            dst_color_range=self._range,
-            interpolation=EXACT | Interpolation.FULL_CHR_H_INP,
-            threads=1,
-        )
 
     def _next_pts(self, pts: int, number: int) -> int:
         """Make times grow, as containers want: one that does not is put a tick behind the one before."""
@@ -152,21 +135,41 @@ class ContainerWriter(FrameWriter):
             _log.warning("%s: frame %d has the time %d, not after the frame before", self._source.name, number, pts)
             pts = self._last_pts + 1
         self._last_pts = pts
+        self._rounded += (1000 * pts * time_base_of(self._source)).denominator > 1
         return pts
 
-    def _mux(self, picture: VideoFrame | None) -> None:
-        for packet in self._stream.encode(picture):
+    def _put(self, packets: list[Any]) -> None:
+        for packet in packets:
             if packet.pts is not None:
                 packet.duration = self._durations.pop(packet.pts, packet.duration)
-            self._container.mux(packet)
+            if self._spool is None:
+                self._container.mux(packet)
+            else:
+                self._spool.add(_PICTURES, [_copied(packet)])
 
     def finish(self) -> None:
-        """Take the last frames out of the encoder and write the index."""
+        """Take the last frames out of the encoder, add what belongs to them, and write the index."""
         try:
-            self._mux(None)
+            self._put(self._pictures.encode(None))
+            if self._spool and self._rest:
+                self._add_company(self._spool, self._rest)
             self._container.close()
+            if self._roomy:
+                mend(self._path, aspect=Fraction(*self._source.carried.pixel.aspect), hdr=self._hdr())
         except _ENCODE_ERRORS as error:
             raise FramefoldError(f"{self._source.name} cannot be completed: {error}") from error
+        finally:
+            self._let_go()
+        if self._matroska and self._rounded:
+            reason = f"Matroska rounds {self._rounded} of them to 1/1000 s; .mp4 keeps them"
+            self.losses.append(Loss("times of pictures", reason))
+
+    def _add_company(self, pictures: Spool, rest: Rest) -> None:
+        muxer = Muxer(self._container, self._source, rest)
+        muxer.add()
+        muxer.write(pictures.read(_PICTURES), self._pictures.stream, time_base_of(self._source))
+        self.losses += muxer.losses
+        self.tracks += muxer.added
 
     def abort(self) -> None:
         """Close the file as it is."""
@@ -174,42 +177,45 @@ class ContainerWriter(FrameWriter):
             self._container.close()
         except _ENCODE_ERRORS as error:
             _log.debug("closing %s: %s", self._path, error)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._spool:
+            self._spool.close()
 
 
-def _mp4_options(time_base: Fraction) -> dict[str, str]:
-    """Return options of the MP4 muxer: index first, and edit lists that count as finely as the track.
+def _has_company(source: Source) -> bool:
+    files = any(ref.kind not in NO_FILES for ref in source.carried.attachments)
+    return bool(source.carried.tracks) or files
+
+
+def _needs_mending(source: Source) -> bool:
+    carried = source.carried
+    return carried.pixel.aspect != (1, 1) or any(ref.kind == "side_data" for ref in carried.attachments)
+
+
+def _copied(packet: Any) -> Packet:
+    return Packet(
+        data=bytes(packet),
+        pts=packet.pts,
+        dts=packet.dts,
+        duration=packet.duration or 0,
+        flags=int(packet.is_keyframe),
+    )
+
+
+def _mp4_options(source: Source) -> dict[str, str]:
+    """Return options of the MP4 muxer: index first, and edit lists that count as finely as all the tracks.
 
     By default they count milliseconds, and players drop a last frame that begins behind a rounded end.
     """
-    scale = time_base.denominator
+    scale = time_base_of(source).denominator
     while scale < 10_000:  # as the muxer does for the track
         scale *= 2
-    return {**_REPEATABLE, "movflags": "+faststart", "movie_timescale": str(scale)}
-
-
-def _codec_options(crf: int | None) -> dict[str, str]:
-    if crf is None:
-        return {"level": "3", "slicecrc": "1", "g": "1"}
-    # x264's macroblock tree decides differently from run to run; without it, equal frames give equal bytes.
-    return {"crf": str(crf), "preset": "medium", "mbtree": "0"}
-
-
-def _matrix_and_range(source: Source) -> tuple[int, int]:
-    """Return what YUV is made with and tagged as: the source's own, else BT.709 and limited range."""
-    matrix = source.color.matrix if source.color.matrix in MATRICES else _BT709
-    return matrix, source.color.range or _LIMITED
-
-
-def _time_base(source: Source) -> Fraction:
-    base = Fraction(*source.time_base)
-    if max(base.numerator, base.denominator) > _MAX_INT32:
-        raise FramefoldError(
-            f"{source.name}: a time base of {base} s is finer than containers allow; write PNGs instead"
-        )
-    return base
-
-
-def _rate(source: Source) -> Fraction:
-    """Nominal frame rate, which containers want; the true times are those of the frames."""
-    rate = Fraction(*source.frame_rate) if source.frame_rate else Fraction(25)
-    return rate if max(rate.numerator, rate.denominator) <= _MAX_INT32 else Fraction(25)
+    for track in source.carried.tracks:
+        finer = lcm(scale, track.sample_rate or 1)
+        scale = finer if finer <= MAX_INT32 else scale
+    # Bit rates would be appended to a text track's header, which says them already if it is from an MP4.
+    rates = {"write_btrt": "0"} if any(track.codec == "mov_text" for track in source.carried.tracks) else {}
+    return {**_REPEATABLE, "movflags": "+faststart", "movie_timescale": str(scale), **rates}

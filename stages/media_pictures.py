@@ -1,16 +1,18 @@
-"""Picture files to RGB, exactly or not at all.
+"""Picture files to RGB, exactly or not at all, and all that they hold beside it.
 
-What 8-bit RGB can hold is converted without loss: grey, black and white, and palette pictures are expanded;
-an alpha channel that is opaque everywhere is dropped. Anything else (transparency, more than 8 bits, CMYK,
-several pictures in one file) is refused by name, for Pillow would cut it down without a word. Pixels stay as
-stored: an EXIF orientation is not applied.
+What 8-bit RGB can hold is converted without loss: grey, black and white, and palette pictures are expanded. An alpha
+channel is taken off and kept apart, unless it is opaque everywhere. Anything else (more than 8 bits, CMYK, several
+pictures in one file) is refused by name, for Pillow would cut it down without a word. Pixels stay as stored: an
+orientation is kept, not applied.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedReader
 
 import numpy as np
@@ -18,9 +20,15 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from pydantic import ValidationError
 
+from framefold.codecs.carried import AttachmentRef, Carried, PixelTags
 from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE, Clip, Source, Span
 from framefold.pipeline.errors import RefusedInput
-from framefold.stages.media_files import MediaFile, open_regular, sha256_and_size
+from framefold.stages import media_alpha
+from framefold.stages.media_beside import MAX_BYTES, MAX_PARTS, Beside, Part, found_beside
+from framefold.stages.media_files import sha256_and_size
+from framefold.stages.media_origin import modified
+from framefold.stages.media_originals import attached
+from framefold.stages.media_tiff import TooManyBytes
 
 Image.init()
 FORMATS = tuple(sorted(Image.OPEN.keys() & {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "QOI", "AVIF"}))
@@ -45,41 +53,129 @@ _UNTURN = {
 """EXIF orientation to what undoes its display rotation."""
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
+_EXTRA_SAMPLES, _ASSOCIATED_ALPHA = 338, 1
+
+_log = logging.getLogger(__name__)
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # one limit for the whole program; beyond it Pillow warns, made an error below
 
 
-def read_picture(media: MediaFile) -> Clip:
-    """Return the picture as a one-frame clip, (1, 3, H, W) uint8; RefusedInput says why it cannot be had."""
-    with open_regular(media) as file:
-        sha256, size_bytes = sha256_and_size(file)
-        rgb = read_rgb(file)
+@dataclass(frozen=True)
+class Picture:
+    """What a file held."""
+
+    clip: Clip
+    """One frame, (1, 3, H, W) uint8."""
+    attached: Mapping[str, bytes]
+    """SHA-256 to the bytes of every attachment that the clip's source names, save the original."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A file as Pillow and we read it."""
+
+    rgb: npt.NDArray[np.uint8]
+    """(H, W, 3)."""
+    beside: Beside
+    alpha: bytes | None
+    pixel: PixelTags
+    container: str
+    codec: str
+    media_type: str
+
+
+def read_picture(
+    file: BufferedReader, name: str, *, name_bytes: str | None = None, keep_original: bool = False
+) -> Picture:
+    """Read an open file; RefusedInput says why it cannot be had.
+
+    With `keep_original` the source names the whole file as an attachment, and metadata that is too much to be kept
+    apart is left to it.
+    """
+    sha256, size_bytes = sha256_and_size(file)
+    stored = _read(file, metadata_may_stay_behind=keep_original)
+    parts = [*stored.beside.parts, *_alpha_part(stored)]
+    refs = [attached(part.data, part.kind, name=part.name, media_type=part.media_type) for part in parts]
+    data = {ref.sha256: part.data for ref, part in zip(refs, parts, strict=True)}
+    if keep_original:
+        original = AttachmentRef(kind="original", sha256=sha256, size_bytes=size_bytes, media_type=stored.media_type)
+        refs.append(original)
     try:
         source = Source(
-            name=media.name,
+            name=name,
             kind="image",
             sha256=sha256,
             size_bytes=size_bytes,
-            width=rgb.shape[1],
-            height=rgb.shape[0],
+            width=stored.rgb.shape[1],
+            height=stored.rgb.shape[0],
+            color=stored.beside.color,
+            carried=Carried(
+                modified=modified(file),
+                name_bytes=name_bytes,
+                pixel=stored.pixel,
+                container=stored.container,
+                codec=stored.codec,
+                metadata=tuple(stored.beside.texts),
+                track_metadata=tuple(stored.beside.small),
+                attachments=tuple(refs),
+            ),
         )
     except ValidationError as error:
         raise RefusedInput(f"cannot be described: {error.errors()[0]['msg']}") from error
-    frames = np.ascontiguousarray(rgb.transpose(2, 0, 1))[None]
-    return Clip(span=Span(source=source, pts=(0,)), frames=frames)
+    frames = np.ascontiguousarray(stored.rgb.transpose(2, 0, 1))[None]
+    return Picture(Clip(span=Span(source=source, pts=(0,)), frames=frames), data)
 
 
-def read_rgb(file: BufferedReader) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8."""
+def _alpha_part(stored: _Stored) -> list[Part]:
+    return [] if stored.alpha is None else [Part(media_alpha.KIND, stored.alpha, media_type=media_alpha.MEDIA_TYPE)]
+
+
+def _read(file: BufferedReader, *, metadata_may_stay_behind: bool) -> _Stored:
     with _opened(file) as image:
         if image.format == "PNG":
             image.verify()  # walks all chunks: a PNG cut off behind its pixels decodes without complaint
     with _opened(file) as image:
         _check_size(*image.size)
         _check_depth(image, file)
+        beside = _beside(image, file, metadata_may_stay_behind)
+        compression, pixel = image.info.get("compression"), _pixel_tags(image, beside)
+        premultiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and _is_premultiplied(image)
         stored = _as_stored(image)
-        _check_alpha(stored)
-        return np.asarray(stored.convert("RGB"))
+        alpha = media_alpha.alpha_of(stored)
+        if alpha and premultiplied:
+            raise RefusedInput(
+                "colours premultiplied with alpha, which 8 bits cannot undo exactly; convert it to straight alpha"
+            )
+        return _Stored(
+            alpha=alpha,
+            rgb=np.asarray(stored.convert("RGB")),
+            beside=beside,
+            pixel=pixel,
+            container=image.format or "",
+            codec=compression if isinstance(compression, str) else "",
+            media_type=image.get_format_mimetype() or "",
+        )
+
+
+def _beside(image: ImageFile.ImageFile, file: BufferedReader, may_stay_behind: bool) -> Beside:
+    try:
+        return found_beside(image, file)
+    except TooManyBytes as error:
+        if may_stay_behind:
+            _log.warning("%s: its metadata is too much to be kept apart; it stays in the original", file.name)
+            return Beside()
+        raise RefusedInput(
+            f"holds more beside its pixels than {MAX_BYTES} bytes (MAX_BYTES) in {MAX_PARTS} parts (MAX_PARTS); "
+            "remove metadata that is not needed, or set keep_original: true"
+        ) from error
+
+
+def _is_premultiplied(image: TiffImagePlugin.TiffImageFile) -> bool:
+    return _ASSOCIATED_ALPHA in image.tag_v2.get(_EXTRA_SAMPLES, ())
+
+
+def _pixel_tags(image: ImageFile.ImageFile, beside: Beside) -> PixelTags:
+    return PixelTags(format=image.mode, bits=1 if image.mode == "1" else 8, aspect=beside.aspect)
 
 
 @contextmanager
@@ -147,13 +243,6 @@ def _as_stored(image: ImageFile.ImageFile) -> Image.Image:
     """Return the decoded picture, before any display rotation; Pillow turns a TIFF while loading it."""
     turn = None
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        turn = _UNTURN.get(image.tag_v2.get(_ORIENTATION, 1))
+        turn = _UNTURN.get(image.getexif().get(_ORIENTATION, 1))  # like Pillow, which also looks into the XMP
     image.load()
     return image.transpose(turn) if turn is not None else image
-
-
-def _check_alpha(image: Image.Image) -> None:
-    if not image.has_transparency_data:
-        return
-    if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-        raise RefusedInput("has transparent pixels, which RGB cannot hold; flatten it onto a background first")

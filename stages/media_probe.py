@@ -10,7 +10,9 @@ length, so a tail missing there cannot be told from a shorter film.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BufferedReader
 from typing import Any
@@ -52,6 +54,10 @@ class VideoProbe:
     """Seconds per tick."""
     frame_rate: Fraction | None
     """Average frames per second, if the container knows."""
+    picture_bytes: int = 0
+    """Of the packets of the picture track."""
+    packets: Mapping[int, int] = field(default_factory=dict)
+    """Of each stream, by its index."""
 
 
 def open_media(file: BufferedReader) -> InputContainer:
@@ -62,7 +68,7 @@ def open_media(file: BufferedReader) -> InputContainer:
             file,
             "r",
             options={"format_whitelist": ",".join(FORMATS)},
-            metadata_errors="replace",
+            metadata_errors="surrogateescape",  # bytes that are no UTF-8 are kept as what they are
             io_open=_refuse_second_file,
         )
     except MEDIA_ERRORS as error:
@@ -77,7 +83,7 @@ def _refuse_second_file(url: str, flags: int, options: dict[str, str]) -> Any:
 
 
 def probe(file: BufferedReader) -> VideoProbe:
-    """Read every packet of the picture track; RefusedInput says what is wrong with the file."""
+    """Read every packet; RefusedInput says what is wrong with the file or its picture track."""
     cut = missing_tail(file)
     if cut:
         raise RefusedInput(f"truncated: {cut}; copy the file again from where it came")
@@ -85,13 +91,14 @@ def probe(file: BufferedReader) -> VideoProbe:
         stream = picture_track(container)
         _check_size(stream.codec_context.width, stream.codec_context.height)
         listed = len(stream.index_entries) if "mp4" in container.format.name else 0
-        packets = _count_packets(container, stream)
-        if packets < listed:
-            raise RefusedInput(f"truncated: {packets} of the {listed} frames that its index lists are there")
-        if packets == 0 or stream.time_base is None:
+        packets, picture_bytes = _count_packets(container, stream)
+        frames = packets[stream.index]
+        if frames < listed:
+            raise RefusedInput(f"truncated: {frames} of the {listed} frames that its index lists are there")
+        if frames == 0 or stream.time_base is None:
             raise RefusedInput("its video track holds no frames")
         rate = stream.average_rate or stream.guessed_rate
-        return VideoProbe(stream.time_base, Fraction(rate) if rate else None)
+        return VideoProbe(stream.time_base, Fraction(rate) if rate else None, picture_bytes, packets)
 
 
 def picture_track(container: InputContainer) -> VideoStream:
@@ -115,21 +122,33 @@ def _check_size(width: int, height: int) -> None:
         raise RefusedInput(f"frames of {width}x{height} pixels; at most {MAX_PIXELS} in all (MAX_PIXELS) are allowed")
 
 
-def _count_packets(container: InputContainer, stream: VideoStream) -> int:
-    count = 0
+def _count_packets(container: InputContainer, stream: VideoStream) -> tuple[Counter[int], int]:
+    """Packets of each stream, and bytes of those of the picture track, of which empty ones do not count."""
+    counts, size, pictures = Counter[int](), 0, stream.index
     with _DemuxerErrors() as errors:
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux():
+                if packet.stream.index != pictures:
+                    counts[packet.stream.index] += is_packet(packet)
+                    continue
                 if packet.is_corrupt:
-                    raise RefusedInput(f"truncated or damaged: the data of frame {count} is cut short")
-                count += packet.size > 0
-                if count > MAX_FRAMES:
+                    raise RefusedInput(f"truncated or damaged: the data of frame {counts[pictures]} is cut short")
+                counts[pictures] += packet.size > 0
+                size += packet.size
+                if counts[pictures] > MAX_FRAMES:
                     raise RefusedInput(f"more than {MAX_FRAMES} frames (MAX_FRAMES); split the file")
         except MEDIA_ERRORS as error:
-            raise RefusedInput(f"truncated or damaged: reading stops after {count} frames ({error})") from error
+            raise RefusedInput(
+                f"truncated or damaged: reading stops after {counts[pictures]} frames ({error})"
+            ) from error
     if errors.messages and "matroska" in container.format.name:  # it skips damage and only says so in its log
-        raise RefusedInput(f"truncated or damaged, {count} frames are left: {errors.messages[0]}")
-    return count
+        raise RefusedInput(f"truncated or damaged, {counts[pictures]} frames are left: {errors.messages[0]}")
+    return counts, size
+
+
+def is_packet(packet: Any) -> bool:
+    """Whether this is a packet of the file, not the empty one with which PyAV ends each stream."""
+    return bool(packet.size or packet.pts is not None or packet.dts is not None)
 
 
 class _DemuxerErrors:

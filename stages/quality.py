@@ -125,6 +125,8 @@ class _Originals:
             if isinstance(output, Refused):
                 self._refused[output.label] = output.reason
                 continue
+            if isinstance(output, Emit) and output.port != "out":
+                continue
             for clip in clips_of(output.payload if isinstance(output, Emit) else output):
                 self._seen |= _names(clip)
                 yield clip

@@ -1,4 +1,4 @@
-"""The stage `video_sink`: clips to a video file or a folder of PNGs."""
+"""The stage `video_sink`: clips, and what belongs to them, to a video file or a folder of PNGs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from framefold.codecs.carried import Carried
 from framefold.codecs.clip import Clip, Source
+from framefold.codecs.rest import Attachment, Packets
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Options, Output, PortType, Row, Stage, StageContext
 from framefold.stages.media_encode import ContainerWriter, FrameWriter, PngWriter, stale_frames
+from framefold.stages.media_losses import Written, losses, losses_to_pictures
+from framefold.stages.media_mux import Loss
 from framefold.stages.media_names import beneath
+from framefold.stages.media_origin import restore_modified
 from framefold.stages.media_output import StagedFile, StagedFolder, folder_problem, unwritable
+from framefold.stages.media_spool import Rest
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +29,10 @@ _log = logging.getLogger(__name__)
 class VideoSink(Stage):
     """Write clips as H.264 (`.mp4`), as lossless FFV1 (`.mkv`), or as lossless PNGs in a folder.
 
-    Times, frame rate, colour tags and odd sizes are kept; `.mkv` rounds times to milliseconds, PNGs have
-    none. Several sources go into a folder, each into a subfolder of its name. The result appears when it is
-    complete.
+    Times, frame rate, tags, rotation and odd sizes are kept; `.mkv` rounds times to milliseconds, PNGs have none.
+    What comes from a source's port `rest` is written too: copied audio and subtitle tracks, fonts, cover pictures,
+    in any order. What the file cannot hold is named in the result. Several sources go into a folder, each into a
+    subfolder of its name. The result appears when it is complete.
     """
 
     class Config(Options):
@@ -45,7 +52,7 @@ class VideoSink(Stage):
                 )
             return path
 
-    accepts: ClassVar[PortType] = Clip
+    accepts: ClassVar[PortType] = Clip | Packets | Attachment
     stateful: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
@@ -54,12 +61,15 @@ class VideoSink(Stage):
         self._staged: StagedFile | StagedFolder | None = None
         self._writer: FrameWriter | None = None
         self._source: Source | None = None
+        self._rest: Rest | None = None
+        """Of a file: what came beside the pictures."""
         self._folders: dict[str, Path] = {}
         """Of a folder of PNGs: source name to its staged subfolder."""
         self._next_frame = 0
         self._current_item = ""
         self._node, self._threads = "", 1
         self._videos = self._frames = 0
+        self._losses: list[Loss] = []
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:
@@ -75,7 +85,10 @@ class VideoSink(Stage):
 
     def process(self, item: Item) -> Iterator[Output]:
         """Write the clip's frames, but none again that a failed attempt at the same item wrote."""
-        clip: Clip = item.payload
+        if not isinstance(item.payload, Clip):
+            self._put_aside(item.payload)
+            return
+        clip = item.payload
         if clip.span.source != self._source:
             self._begin(clip.span.source)
         self._check_order(clip, item)
@@ -85,15 +98,22 @@ class VideoSink(Stage):
 
     def finish(self) -> Iterator[Output]:
         """Complete the file or folder and move it to its place."""
+        writer = self._writer
         self._end_source()
         if self._staged is None:
             raise FramefoldError(f"nothing reached {self._target}, so it was not written")
         if isinstance(self._staged, StagedFile):
+            if self._source and isinstance(writer, ContainerWriter):
+                self._losses += _losses_of(writer, self._source, self._rest, self._staged.path)
+                problem = restore_modified(self._staged.path, self._source)
+                self._losses += [Loss("time of the last change", problem)] if problem else []
             self._staged.commit()
         else:
             self._commit_folder(self._staged)
         self._staged = None
         yield Row(str(self._target), {"videos": self._videos, "frames": self._frames})
+        for loss in self._losses:
+            yield Row(loss.item, {"not carried": loss.reason})
 
     def close(self) -> None:
         """Remove what was not completed."""
@@ -101,6 +121,14 @@ class VideoSink(Stage):
             self._writer.abort()
         if self._staged:
             self._staged.discard()
+        if self._rest:
+            self._rest.close()
+
+    def _put_aside(self, item: Packets | Attachment) -> None:
+        """Keep what may go into a file; whole originals and what a folder of PNGs cannot hold are let go."""
+        if not _is_folder(self.config.path) and not _is_original(item, self._source):
+            self._rest = self._rest or Rest(self._target.absolute().parent)
+            self._rest.take(item)
 
     def _commit_folder(self, staged: StagedFolder) -> None:
         folders = list(self._folders.values())
@@ -127,7 +155,8 @@ class VideoSink(Stage):
             )
         self._staged = self._staged or StagedFile(self._target)
         crf = self.config.crf if self._target.suffix.lower() == ".mp4" else None
-        self._writer = ContainerWriter(self._staged.path, source, crf=crf, threads=self._threads)
+        self._rest = self._rest or Rest(self._staged.path.parent)
+        self._writer = ContainerWriter(self._staged.path, source, crf=crf, threads=self._threads, rest=self._rest)
 
     def _begin_folder(self, source: Source) -> None:
         self._end_source()
@@ -137,6 +166,7 @@ class VideoSink(Stage):
         folder = beneath(self._staged.path, source.name)
         self._writer = PngWriter(folder)
         self._folders[source.name] = folder
+        self._losses += losses_to_pictures(source)
 
     def _check_order(self, clip: Clip, item: Item) -> None:
         first = clip.span.first_frame
@@ -165,3 +195,14 @@ class VideoSink(Stage):
 
 def _is_folder(path: str) -> bool:
     return path.endswith("/") or not Path(path).suffix or Path(path).expanduser().is_dir()
+
+
+def _is_original(item: Packets | Attachment, source: Source | None) -> bool:
+    return isinstance(item, Attachment) and source is not None and item.sha256 == source.sha256
+
+
+def _losses_of(writer: ContainerWriter, source: Source, rest: Rest | None, path: Path) -> list[Loss]:
+    """What the file that was just written lacks; a source that tells nothing of itself lacks nothing."""
+    if source.carried == Carried():
+        return writer.losses
+    return [*writer.losses, *losses(source, rest, Written.read(path), writer.tracks)]

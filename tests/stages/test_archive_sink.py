@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 
 from framefold.codecs import bitstream
 from framefold.codecs.base import FitSettings
+from framefold.codecs.carried import AttachmentRef, Carried, Track
 from framefold.codecs.clip import Clip, Source, Span
 from framefold.codecs.network import Bitstream
 from framefold.codecs.quantize import quantize
-from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter, lock, verify
+from framefold.codecs.rest import Attachment, Packet, Packets
+from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter, ShardReader, lock, verify
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Row, StageContext
 from framefold.stages import archive_sink
@@ -46,7 +49,7 @@ def killed_at(number):
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **options)
         return call
-    for name in ("pwrite", "ftruncate", "fsync", "replace"):
+    for name in ("pwrite", "ftruncate", "fdatasync", "fsync", "replace"):
         setattr(os, name, dying(name, getattr(os, name)))
 
 def run(path):
@@ -77,7 +80,7 @@ def kill(folder: Path, items: Sequence[Item], *names: str) -> list[int]:
 
     Calls that change files count; a write gets half of its bytes down before. Of an undisturbed run of three items
     these are: 1 header; 2 source, 3 codec, 4 unit, 5 measurement; 6, 7, 8 and 9, 10, 11 source, unit and measurement;
-    12 manifest, 13 index; 14 ftruncate, 15 fsync, 16 rename, 17 fsync of the folder.
+    12 manifest, 13 index; 14 fdatasync, 15 rename, 16 fsync of the folder.
     """
     (folder / "items").write_bytes(pickle.dumps(items))
     command = [sys.executable, "-c", KILLED, str(folder), str(folder / "items"), *names]
@@ -86,11 +89,11 @@ def kill(folder: Path, items: Sequence[Item], *names: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def items() -> list[Item]:
-    """Three pictures, each with a barely fitted network."""
+    """Three clips of one frame, each with a barely fitted network and a chunk of its own."""
     codec = CodecChoice(name="siren", width=4, depth=1).build()
     made = []
     for number in range(3):
-        source = Source(name=f"{number}.png", kind="image", sha256=f"{number:064x}", size_bytes=9, width=16, height=16)
+        source = Source(name=f"{number}.mp4", kind="video", sha256=f"{number:064x}", size_bytes=9, width=16, height=16)
         frames = np.random.default_rng(number).integers(0, 256, (1, 3, 16, 16), dtype=np.uint8)
         clip = Clip(span=Span(source=source, pts=(0,)), frames=frames)
         symbols = quantize(_last(codec.fit(clip, FitSettings(steps=1, seed=number))), bits=8, granularity="tensor")
@@ -164,15 +167,15 @@ def whole(tmp_path: Path, items: list[Item]) -> tuple[list[Row], Any]:
 def test_killed_at_any_write_the_next_run_measures_what_was_not_measured(
     tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], measured: list[str]
 ) -> None:
-    done_before = {call: (call > 5) + (call > 8) + (call > 11) for call in range(1, 17)}
+    done_before = {call: (call > 5) + (call > 8) + (call > 11) for call in range(1, 16)}
     left_to_do = {str(call): 3 - done for call, done in done_before.items()}
-    left_to_do |= {"17": 3}  # committed already: this is a new run
-    ends = kill(tmp_path, items, *left_to_do, "18")
-    assert ends == [-9] * 17 + [0]
-    assert content(tmp_path / "18" / "x.fold") == whole[1]
+    left_to_do |= {"16": 3}  # committed already: this is a new run
+    ends = kill(tmp_path, items, *left_to_do, "17")
+    assert ends == [-9] * 16 + [0]
+    assert content(tmp_path / "17" / "x.fold") == whole[1]
     for name, count in left_to_do.items():
         path = tmp_path / name / "x.fold"
-        assert path.exists() == (name == "17"), name
+        assert path.exists() == (name == "16"), name
         measured.clear()
         assert run(path, items) == whole[0], name
         assert content(path) == whole[1], name
@@ -184,7 +187,7 @@ def test_a_run_killed_early_does_not_cost_what_the_one_before_had_measured(
     tmp_path: Path, items: list[Item], whole: tuple[list[Row], Any], measured: list[str]
 ) -> None:
     """With a file left behind the first call is its renaming, and the others come one later."""
-    left_to_do = {"10,7": 1, "10,1": 1, "7,10": 1, "15,7,7,1": 0, "15,16": 0}
+    left_to_do = {"10,7": 1, "10,1": 1, "7,10": 1, "14,7,7,1": 0, "14,15": 0}
     assert set(kill(tmp_path, items, *left_to_do)) == {-9}
     for name, count in left_to_do.items():
         measured.clear()
@@ -206,7 +209,7 @@ def test_a_run_that_was_stopped_leaves_what_it_measured_and_no_archive(
     again = [replace(item, seconds=0.0) for item in items[:2]]  # taken from where an earlier run kept them
     assert run(path, [*again, items[2]]) == whole[0]
     assert content(path) == whole[1]
-    assert measured == ["2.png"]
+    assert measured == ["2.mp4"]
 
 
 def test_a_run_that_was_stopped_before_its_first_unit_leaves_nothing(tmp_path: Path) -> None:
@@ -224,7 +227,7 @@ def test_other_bytes_under_the_same_key_are_measured(tmp_path: Path, items: list
     measured.clear()
     swapped = replace(items[0], payload=replace(items[0].payload, payload=items[1].payload.payload))
     run(path, [swapped, *items[1:]])
-    assert measured == ["0.png"]
+    assert measured == ["0.mp4"]
 
 
 def test_a_damaged_unit_is_measured_again(
@@ -242,12 +245,20 @@ def test_a_damaged_unit_is_measured_again(
     measured.clear()
     assert run(path, items) == whole[0]
     assert content(path) == whole[1]
-    assert measured == ["1.png"]
+    assert measured == ["1.mp4"]
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"psnr_db": "30"}, {"psnr_db": -1}, {"psnr_db": 1e300}, {"ms_ssim": None}, {"frames_sha256": "x"}, {"more": 1}],
+    [
+        {"psnr_db": "30"},
+        {"psnr_db": -1},
+        {"psnr_db": 1e300},
+        {"ms_ssim": None},
+        {"frames_sha256": "x"},
+        {"frames_levels": ""},
+        {"more": 1},
+    ],
     ids=str,
 )
 def test_a_measurement_that_the_sink_would_not_make_is_not_believed(
@@ -261,12 +272,13 @@ def test_a_measurement_that_the_sink_would_not_make_is_not_believed(
     }
     frames = {"first_frame": 0, "pts": [0], "duration_ticks": 1}
     unit = writer.add_unit(key=items[0].key, **place, **frames, payload=bits.payload)
-    sound = {"psnr_db": 30.5, "ms_ssim": 0.5, "frames_sha256": "ab" * 32, "encode_seconds": 1.0}
+    sound = {"psnr_db": 30.5, "ms_ssim": 0.5, "frames_sha256": "ab" * 32}
+    sound |= {"frames_levels": "00" * 12, "encode_seconds": 1.0}
     writer.add_quality(unit, sound | change)
     writer.suspend()
     (row, _) = run(path, items[:1])
     assert row.values["psnr_db"] != 30.5
-    assert measured == ["0.png"]
+    assert measured == ["0.mp4"]
 
 
 class Panic(BaseException):
@@ -280,7 +292,7 @@ def test_a_unit_whose_measuring_fails_is_not_in_the_archive(
     real = archive_sink.measure
 
     def failing(decoded: Any, original: Any) -> Any:
-        if original.span.source.name == "1.png":
+        if original.span.source.name == "1.mp4":
             raise error("no measuring today")
         return real(decoded, original)
 
@@ -321,7 +333,7 @@ def test_the_same_unit_twice_counts_once_and_says_the_same(
         abandoned.close()
     assert rows(sink.finish()) == whole[0][3:]
     assert content(path) == whole[1]
-    assert measured == ["0.png", "1.png", "2.png"]
+    assert measured == ["0.mp4", "1.mp4", "2.mp4"]
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -342,7 +354,7 @@ def test_set_up_again_it_begins_afresh_but_measures_nothing_twice(
     outputs = [output for item in items for output in sink.process(item)]
     assert rows([*outputs, *sink.finish()]) == whole[0]
     assert content(path) == whole[1]
-    assert measured == ["0.png", "1.png", "2.png"]
+    assert measured == ["0.mp4", "1.mp4", "2.mp4"]
 
 
 def test_without_measuring_nothing_is_taken_from_the_run_before(tmp_path: Path, items: list[Item]) -> None:
@@ -379,3 +391,137 @@ def test_the_row_says_the_bytes_that_the_unit_takes(items: list[Item], whole: tu
     assert [row.values["bytes"] for row in shown[:3]] == [unit.disk_bytes for unit, _, _ in units]
     assert [row.values["encode_seconds"] for row in shown[:3]] == [item.seconds for item in items]
     assert shown[3].values["frames"] == 3
+
+
+@pytest.fixture(scope="module")
+def pictures(items: list[Item]) -> list[Item]:
+    """The same as pictures: small ones, which share a chunk."""
+    made = []
+    for item in items:
+        bits: Bitstream = item.payload
+        source = bits.span.source.model_copy(update={"kind": "image", "name": f"{item.seq[1]}.png"})
+        span = Span(source=source, pts=(0,))
+        target = Clip(span=span, frames=bits.target.frames) if bits.target else None
+        key = f"{item.seq[1] + 101:064x}"
+        made.append(replace(item, key=key, label=source.name, payload=replace(bits, span=span, target=target)))
+    return made
+
+
+def test_small_pictures_share_a_chunk(tmp_path: Path, pictures: list[Item]) -> None:
+    path = tmp_path / "pictures" / "x.fold"
+    shown = run(path, pictures)
+    sources, codecs, units = content(path)
+    assert [source.name for source in sources] == [row.label for row in shown[:3]] == ["0.png", "1.png", "2.png"]
+    assert [unit.id for unit, _, _ in units] == ["p000002.0", "p000002.1", "p000002.2"]
+    assert [record.payload for _, record, _ in units] == [item.payload.payload for item in pictures]
+    assert [quality["psnr_db"] for *_, quality in units] == [row.values["psnr_db"] for row in shown[:3]]
+    assert len(codecs) == 1
+    assert len(ShardReader.open(path).index) == 4  # codec, table, pack, manifest
+
+
+def test_a_large_picture_has_a_chunk_of_its_own(
+    tmp_path: Path, pictures: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_sink, "_PACKED_BYTES", len(pictures[0].payload.payload) - 1)
+    run(tmp_path / "large" / "x.fold", pictures[:1])
+    ((unit, _, quality),) = content(tmp_path / "large" / "x.fold")[2]
+    assert unit.id == "u000002"
+    assert quality["encode_seconds"] == 10.5
+
+
+def test_pictures_of_a_run_that_was_stopped_are_not_measured_again(
+    tmp_path: Path, pictures: list[Item], measured: list[str]
+) -> None:
+    path = tmp_path / "stopped" / "x.fold"
+    whole = run(tmp_path / "undisturbed" / "x.fold", pictures)
+    sink = opened(path)
+    for item in pictures[:2]:
+        list(sink.process(item))
+    sink.close()
+    measured.clear()
+    assert run(path, pictures) == whole
+    assert measured == ["2.png"]
+
+
+def carrying(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Items whose source names a sound track and a profile, and what a source gives beside them."""
+    profile = b"a colour profile"
+    ref = AttachmentRef(kind="icc", sha256=hashlib.sha256(profile).hexdigest(), size_bytes=len(profile))
+    track = Track(index=1, kind="audio", codec="aac", time_base=(1, 48000), packets=2)
+    named = []
+    for item in items:
+        bits: Bitstream = item.payload
+        carried = Carried(tracks=(track,), attachments=(ref,))
+        source = bits.span.source.model_copy(update={"carried": carried})
+        span = Span(source=source, pts=(0,))
+        target = Clip(span=span, frames=bits.target.frames) if bits.target else None
+        named.append(replace(item, payload=replace(bits, span=span, target=target)))
+    packets = (Packet(data=b"\1\2", pts=0, dts=-1, duration=1024, flags=1, side_data=(("skip_samples", b"\0" * 10),)),)
+    source = named[0].payload.span.source
+    beside: list[Any] = [
+        Attachment(sha256=ref.sha256, total_bytes=ref.size_bytes, data=profile),
+        Packets(source=source, track=0, part=0, packets=packets),
+        Packets(source=source, track=0, part=1, packets=(Packet(data=b"\3", pts=1024),)),
+    ]
+    return named, [Item(f"{9 + number:064x}", rest.label, (0, 9 + number), rest) for number, rest in enumerate(beside)]
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_what_is_carried_beside_the_pictures_is_stored_bit_for_bit(
+    tmp_path: Path, items: list[Item], order: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "carried" / "x.fold"
+    named, beside = carrying(items[:1])
+    shown = run(path, [*beside, *named] if order == "before" else [*named, *beside, *beside])
+    assert [row.label for row in shown] == ["0.mp4[0:1]", "tracks and attachments", "x.fold"]
+    with ArchiveReader.open(path) as reader:
+        assert [source.name for source in reader.sources] == ["0.mp4"]
+        blocks = [reader.read_packets(entry.id) for entry in reader.packet_blocks]
+        assert [(block.track, block.part) for block in blocks] == [(0, 0), (0, 1)]
+        first = blocks[0].packets[0]
+        assert (first.data, first.pts, first.dts, first.duration, first.flags) == (b"\1\2", 0, -1, 1024, 1)
+        assert first.side_data == (("skip_samples", b"\0" * 10),)
+        assert [reader.read_attachment(sha256) for sha256 in reader.attachments] == [b"a colour profile"]
+    assert verify(path) == ()
+    assert not caplog.records
+
+
+def test_what_is_named_and_does_not_come_is_said(
+    tmp_path: Path, items: list[Item], caplog: pytest.LogCaptureFixture
+) -> None:
+    named, beside = carrying(items[:1])
+    run(tmp_path / "lacking" / "x.fold", [*named, beside[0]])
+    assert [record.getMessage() for record in caplog.records] == [
+        "not kept: 0.mp4: audio track 1; add the source's port `rest` to this node's inputs to keep it"
+    ]
+
+
+def test_a_folder_grows_with_every_run_and_stores_nothing_twice(
+    tmp_path: Path, items: list[Item], pictures: list[Item], measured: list[str]
+) -> None:
+    path = f"{tmp_path / 'collection'}/"
+    named, beside = carrying(items[:1])
+    for batch in ([*named, *beside], [*named, *beside, *pictures], items[1:]):
+        sink = opened(path)
+        for item in batch:
+            list(sink.process(item))
+        list(sink.finish())
+        sink.close()
+    assert measured == ["0.mp4", "0.png", "1.png", "2.png", "1.mp4", "2.mp4"]
+    with ArchiveReader.open(path) as reader:
+        assert reader.problems == ()
+        keys = [reader.read_unit(unit.id).key for unit in reader.units]
+        assert sorted(keys) == sorted(item.key for item in [*items, *pictures])
+        assert len(reader.packet_blocks) == 2
+        assert len(reader.shards) == 3
+
+
+def test_a_folder_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    ((option, message),) = ArchiveSink.preflight(ArchiveSinkConfig(path=tmp_path / "notes"))
+    assert option == "path"
+    assert "is a folder and no archive" in message
+    (tmp_path / "empty").mkdir()
+    assert ArchiveSink.preflight(ArchiveSinkConfig(path=f"{tmp_path / 'empty'}/")) == []
+    assert ArchiveSink.preflight(ArchiveSinkConfig(path="s3://bucket/archive")) == []

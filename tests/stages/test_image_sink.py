@@ -11,6 +11,7 @@ from framefold.codecs.clip import ImageBatch
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import StageContext
+from framefold.pipeline.testing import check_stage
 from framefold.stages.image_sink import ImageSink
 from framefold.stages.image_source import ImageSource
 
@@ -107,6 +108,10 @@ def test_two_sinks_may_share_a_folder(tmp_path: Path, feed: Callable, batch: Cal
     feed(second, [batch("b.png", "c/d.png")])
     list(first.finish())
     assert names_under(tmp_path) == ["out/a.png", "out/b.png", "out/c/d.png"]
+
+
+def test_it_passes_the_suite(tmp_path: Path, batch: Callable) -> None:
+    assert check_stage(ImageSink, {"path": str(tmp_path / "out"), "overwrite": True}, [batch("a.png", "b.jpg")]) == []
 
 
 def test_preflight_wants_a_folder(tmp_path: Path) -> None:

@@ -14,13 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from framefold.pipeline import spec
 from framefold.pipeline.stage import Emit, Refused
+from framefold.pipeline.testing import check_stage
 from framefold.stages.image_source import ImageSource
 
 
 def run(path: Any, **options: Any) -> tuple[list[Emit], list[Refused]]:
+    """Batches of pictures, and refusals; what goes out by port `rest` is tested with the sink."""
     outputs = list(ImageSource(ImageSource.Config(path=path, **options)).produce())
-    return [o for o in outputs if isinstance(o, Emit)], [o for o in outputs if isinstance(o, Refused)]
+    batches = [o for o in outputs if isinstance(o, Emit) and o.port == "out"]
+    return batches, [o for o in outputs if isinstance(o, Refused)]
 
 
 def one(path: Path) -> np.ndarray:
@@ -69,6 +73,8 @@ def test_opaque_alpha_is_dropped(tmp_path: Path) -> None:
     pixels = np.dstack([noise(5, 6, 3), np.full((5, 6), 255, np.uint8)])
     Image.fromarray(pixels).save(tmp_path / "a.png")
     np.testing.assert_array_equal(one(tmp_path / "a.png"), pixels[..., :3])
+    carried = run(str(tmp_path))[0][0].payload.pictures[0].span.source.carried
+    assert (carried.pixel.format, carried.attachments) == ("RGBA", ())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -78,6 +84,35 @@ def test_pixels_stay_as_stored(tmp_path: Path, name: str, orientation: int) -> N
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / name, exif=exif)
     np.testing.assert_array_equal(one(tmp_path / name), pixels)
+
+
+def test_a_tiff_that_is_turned_by_its_xmp_alone_stays_as_stored(tmp_path: Path) -> None:
+    pixels = noise(4, 9, 3)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    Image.fromarray(pixels).save(tmp_path / "a.tiff", tiffinfo={700: xmp})
+    np.testing.assert_array_equal(one(tmp_path / "a.tiff"), pixels)
+
+
+def test_what_the_file_was_is_noted(tmp_path: Path) -> None:
+    Image.fromarray(noise(4, 9) > 127).save(tmp_path / "a.tiff", compression="group4", dpi=(200, 100))
+    carried = run(str(tmp_path))[0][0].payload.pictures[0].span.source.carried
+    assert (carried.container, carried.codec, carried.pixel.format) == ("TIFF", "group4", "1")
+    assert (carried.pixel.bits, carried.pixel.aspect) == (1, (1, 2))
+
+
+def test_keys_of_pictures_do_not_depend_on_what_else_is_handed_on(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 3)).save(tmp_path / "a.png")
+
+    def lineage(**options: bool) -> str:
+        stages = {"pictures": {"stage": "image_source", "path": str(tmp_path), **options}}
+        sink = {"stage": "image_sink", "path": str(tmp_path / "out"), "inputs": ["pictures", "pictures.rest"]}
+        return (
+            spec.from_mapping("test", {"pipeline": "test", "stages": {**stages, "files": sink}})
+            .graph["pictures"]
+            .lineage
+        )
+
+    assert lineage() == lineage(keep_original=True)
 
 
 def _save(path: Path, image: Image.Image, kind: str, **options: Any) -> None:
@@ -98,6 +133,12 @@ def _deep_tiff(path: Path) -> None:
     path.write_bytes(body.ljust(134, b"\0") + struct.pack("<HHH", 16, 16, 16) + bytes(range(24)))
 
 
+def _premultiplied(path: Path) -> None:
+    _save(path, Image.fromarray(noise(4, 4, 4)), "TIFF")
+    straight, premultiplied = (struct.pack("<HHIHH", 338, 3, 1, value, 0) for value in (2, 1))
+    path.write_bytes(path.read_bytes().replace(straight, premultiplied))
+
+
 def _bomb(path: Path) -> None:
     Image.new("1", (33_000, 9)).save(path, "PNG")
 
@@ -115,10 +156,6 @@ def _broken_png(path: Path, keep: int) -> None:
     path.write_bytes(buffer.getvalue()[:keep])
 
 
-def _rgba(alpha: int) -> Image.Image:
-    return Image.fromarray(np.full((3, 3, 4), alpha, np.uint8))
-
-
 BAD = {
     "missing": (lambda p: None, "No such file"),
     "empty": (lambda p: p.touch(), "empty"),
@@ -133,17 +170,13 @@ BAD = {
         lambda p: (_save(p, Image.fromarray(noise(64, 64, 3)), "JPEG"), p.write_bytes(p.read_bytes()[:2000])),
         "truncated or damaged",
     ),
-    "transparent": (lambda p: _save(p, _rgba(254), "PNG"), "transparent"),
-    "colour_key": (
-        lambda p: _save(p, Image.new("RGB", (3, 3)), "PNG", transparency=(0, 0, 0)),
-        "transparent",
-    ),
     "grey16": (lambda p: p.write_bytes(png16(0)), "more than 8 bits"),
     "rgb16": (lambda p: p.write_bytes(png16(2)), "more than 8 bits"),
     "rgba16": (lambda p: p.write_bytes(png16(6)), "more than 8 bits"),
     "tiff16": (_deep_tiff, "more than 8 bits"),
     "ppm16": (lambda p: p.write_bytes(b"P6 2 2 65535\n" + bytes(24)), "more than 8 bits"),
     "cmyk": (lambda p: _save(p, Image.new("CMYK", (4, 4)), "JPEG"), "pixel mode CMYK"),
+    "premultiplied": (_premultiplied, "premultiplied"),
     "float": (lambda p: _save(p, Image.new("F", (4, 4)), "TIFF"), "more than 8 bits"),
     "animated": (_animation, "holds 2 pictures"),
     "wide": (_bomb, "MAX_SIDE"),
@@ -207,6 +240,13 @@ def test_a_folder_is_searched_for_pictures_and_a_glob_taken_as_it_is(tmp_path: P
     assert [len(found) for found in run(str(tmp_path))] == [1, 0]
     emitted, refused = run(str(tmp_path / "*"))
     assert (len(emitted), [refusal.label for refusal in refused]) == (1, [str(tmp_path / "notes.txt")])
+
+
+def test_it_passes_the_suite(tmp_path: Path) -> None:
+    Image.fromarray(noise(4, 4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_text("x")
+    payloads = check_stage(ImageSource, {"path": str(tmp_path), "keep_original": True})
+    assert [type(payload).__name__ for payload in payloads] == ["Attachment", "Attachment", "ImageBatch"]
 
 
 def test_equal_names_are_told_apart(tmp_path: Path) -> None:

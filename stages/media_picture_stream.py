@@ -1,0 +1,135 @@
+"""The picture track of a container that is being written: RGB frames in, coded packets out, with the source's tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from framefold.codecs.clip import Source
+from framefold.pipeline.errors import FramefoldError
+from framefold.stages.media_decode import EXACT, MATRICES
+from framefold.stages.media_hdr import Hdr
+from framefold.stages.media_mkv_header import ROOM
+from framefold.stages.media_mux import disposition_of
+from framefold.stages.media_tags import picture_tags
+
+Rgb = npt.NDArray[np.uint8]
+"""One frame, (3, H, W), 0..255."""
+
+MAX_INT32 = 2**31 - 1
+_BT709 = 1
+_UNSPECIFIED = 2
+_LIMITED, _FULL = 1, 2
+_PRIMARIES = frozenset((1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 22))
+_TRANSFERS = frozenset((1, *range(4, 19)))
+"""Code points of ISO/IEC 23091-2 that are not reserved; encoders refuse the others."""
+
+
+class PictureStream:
+    """H.264, or FFV1 without loss; set up completely before the container's header is written."""
+
+    def __init__(
+        self, container: OutputContainer, source: Source, *, crf: int | None, threads: int, hdr: Hdr, roomy: bool
+    ) -> None:
+        """H.264 with this `crf`, or FFV1 if it is None; `roomy` leaves room for `media_mkv_header.mend`."""
+        self._source = source
+        self._lossless = crf is None
+        self._matrix, self._range = (0, _FULL) if crf is None else _matrix_and_range(source)
+        self._reformatter = VideoReformatter()
+        options = _lossless_options() if crf is None else _h264_options(crf, hdr)
+        self.stream: VideoStream = container.add_stream(
+            "ffv1" if crf is None else "libx264", rate=_rate(source), options=dict(options)
+        )
+        self._set_up(threads)
+        self._tag(roomy=roomy)
+
+    def _set_up(self, threads: int) -> None:
+        source, context = self._source, self.stream.codec_context
+        context.width, context.height = source.width, source.height
+        context.pix_fmt = self._pixel_format()
+        context.thread_count = threads
+        self.stream.time_base = context.time_base = time_base_of(source)
+        color = source.color
+        context.colorspace, context.color_range = self._matrix, self._range
+        context.color_primaries = color.primaries if color.primaries in _PRIMARIES else _UNSPECIFIED
+        context.color_trc = color.transfer if color.transfer in _TRANSFERS else _UNSPECIFIED
+
+    def _tag(self, *, roomy: bool) -> None:
+        carried, stream = self._source.carried, self.stream
+        context: Any = stream.codec_context
+        with suppress(OverflowError):  # a stranger's number; what is not taken is found missing afterwards
+            context.sample_aspect_ratio = Fraction(*carried.pixel.aspect)
+        if self._lossless:  # H.264 would need to be coded in fields
+            context.field_order = carried.pixel.field_order
+        cast("Any", stream).set_display_matrix(carried.pixel.display_matrix)
+        stream.disposition = cast("Any", disposition_of(carried.disposition))
+        stream.metadata.update(picture_tags(carried))
+        if roomy:
+            stream.metadata["title"] = stream.metadata.get("title", "") + ROOM
+
+    def _pixel_format(self) -> str:
+        if self._lossless:
+            return "bgr0"  # 8-bit RGB as FFV1 takes it, bit for bit
+        odd = self._source.width % 2 or self._source.height % 2
+        return "yuv444p" if odd else "yuv420p"  # halved chroma needs even sizes
+
+    def encode(self, frame: Rgb | None, pts: int = 0) -> list[Any]:
+        """Return the packets that are ready; no frame means that no more will come."""
+        if frame is None:
+            return list(self.stream.encode(None))
+        picture = self._convert(frame)
+        picture.pts, picture.time_base = pts, time_base_of(self._source)
+        return list(self.stream.encode(picture))
+
+    def _convert(self, frame: Rgb) -> VideoFrame:
+        rgb = VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), "rgb24")
+        if self._lossless:
+            return self._reformatter.reformat(rgb, format="bgr0", threads=1)
+        return self._reformatter.reformat(
+            rgb,
+            format=self._pixel_format(),
+            dst_colorspace=MATRICES[self._matrix],
+            dst_color_range=self._range,
+            interpolation=EXACT | Interpolation.FULL_CHR_H_INP,
+            threads=1,
+        )
+
+
+def _lossless_options() -> Mapping[str, str]:
+    return {"level": "3", "slicecrc": "1", "g": "1"}
+
+
+def _h264_options(crf: int, hdr: Hdr) -> Mapping[str, str]:
+    # x264's macroblock tree decides differently from run to run; without it, equal frames give equal bytes.
+    return {"crf": str(crf), "preset": "medium", "mbtree": "0", **hdr.x264}
+
+
+def _matrix_and_range(source: Source) -> tuple[int, int]:
+    """Return what YUV is made with and tagged as: the source's own, else BT.709 and limited range."""
+    matrix = source.color.matrix if source.color.matrix in MATRICES else _BT709
+    return matrix, source.color.range or _LIMITED
+
+
+def time_base_of(source: Source) -> Fraction:
+    """Seconds per tick; FramefoldError if no container takes it."""
+    base = Fraction(*source.time_base)
+    if max(base.numerator, base.denominator) > MAX_INT32:
+        raise FramefoldError(
+            f"{source.name}: a time base of {base} s is finer than containers allow; write PNGs instead"
+        )
+    return base
+
+
+def _rate(source: Source) -> Fraction:
+    """Nominal frame rate, which containers want; the true times are those of the frames."""
+    rate = Fraction(*source.frame_rate) if source.frame_rate else Fraction(25)
+    return rate if max(rate.numerator, rate.denominator) <= MAX_INT32 else Fraction(25)
