@@ -13,7 +13,11 @@ from collections.abc import Sequence
 
 from framefold.pipeline.errors import EXIT_FAILED, FramefoldError, SpecError
 
-COMMANDS = ("run", "check", "graph", "plugins", "replay", "info", "decode", "verify")
+COMMANDS = (
+    *("run", "check", "graph", "plugins", "replay"),
+    *("info", "ls", "decode", "cat", "verify"),
+    *("repair", "parity", "seal", "gc"),
+)
 """Each is a module beside this one, with `add(subparsers)`."""
 
 EXIT_INTERRUPTED = 130
@@ -27,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
     except FramefoldError as error:
-        sys.stderr.write(_explained(error))
+        sys.stderr.write(_printable(_explained(error)))
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -81,6 +85,13 @@ def _explained(error: FramefoldError) -> str:
         return f"pipeline: {error}\n"
     count = len(error.problems)
     return f"{error}\n{count} problem{'' if count == 1 else 's'}; nothing was started\n"
+
+
+def _printable(text: str) -> str:
+    """What is printed cannot steer the terminal: names come out of strangers' archives."""
+    from framefold.pipeline.cli.safe_console import printable  # noqa: PLC0415 - `pipeline --help` must not wait for it
+
+    return printable(text, keep="\n")
 
 
 def _forget_output() -> None:

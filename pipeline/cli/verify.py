@@ -1,24 +1,26 @@
-"""pipeline verify ARCHIVE: whether every byte is as it was written, and still decodes to the original."""
+"""pipeline verify ARCHIVE: whether every byte is as it was written, and still decodes to what was recorded."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framefold.pipeline.cli import screen
-from framefold.pipeline.errors import EXIT_DONE, EXIT_FAILED
+from framefold.pipeline.cli.tables import counted
+from framefold.pipeline.errors import EXIT_DONE, EXIT_FAILED, UsageError
 
 if TYPE_CHECKING:
     from framefold.pipeline.archive import Finding
-    from framefold.pipeline.outcome import Outcome
+    from framefold.pipeline.archive.subset import Subset
+    from framefold.pipeline.archive.verify_folder import Verified
+    from framefold.pipeline.cli.verify_decoded import Decoded
 
-PSNR_TOLERANCE_DB = 0.05
-"""Pixels may differ by one level between machines; a recorded PSNR must come back this closely."""
+LEVELS = ("fixity", "chunks", "decode")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,94 +28,139 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "verify",
         help="check an archive",
-        description="Check every byte of an archive; with --against, decode it and compare with the originals.",
+        description="Check an archive. fixity: the index, and every shard by its SHA-256; chunks: every chunk; decode: "
+        "that units decode to the frames that were recorded, and with --against how they compare with the originals.",
     )
-    parser.add_argument("archive", help="a .fold archive")
+    parser.add_argument("archive", help="a .fold archive: a file, a folder, or an s3:// or https:// address")
+    parser.add_argument("--level", choices=LEVELS, help="how deep; chunks by default, decode with --against")
     parser.add_argument("--against", metavar="PATH", nargs="+", help="the originals: files, folders or globs")
+    parser.add_argument("--subset", metavar="K/N", help="only part K of N; all parts together are everything")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """1 when anything is wrong, naming each chunk."""
-    from framefold.pipeline.archive import verify  # noqa: PLC0415 - `pipeline --help` must not wait for it
+    from framefold.pipeline.archive.verify_folder import verify_archive  # noqa: PLC0415 - `--help` is quicker so
 
-    archive = Path(args.archive)
-    findings = verify(archive)
-    outcome = compare(archive, args.against) if args.against and not findings else None
-    problems = [*map(str, findings), *(_problems(archive, outcome) if outcome else [])]
+    level, subset = _level(args), _subset(args.subset)
+    found = verify_archive(args.archive, level="fixity" if level == "fixity" else "chunks", subset=subset)
+    decoded = _decoded(args, subset, found) if level == "decode" else None
+    findings = [*found.findings, *(decoded.findings if decoded else ())]
     if args.json:
-        sys.stdout.write(json.dumps(_document(archive, findings, outcome, problems), indent=2) + "\n")
+        document = _document(args, level, found, decoded, findings)
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        _show(archive, outcome, problems)
-    return EXIT_FAILED if problems else EXIT_DONE
+        _show(args, level, found, decoded, findings)
+    return EXIT_FAILED if findings else EXIT_DONE
 
 
-def compare(archive: Path, against: Sequence[str]) -> Outcome:
-    """Decode the archive in this process and measure it against the originals."""
-    from framefold.pipeline import runner, spec  # noqa: PLC0415
-
-    stages = {
-        "bits": {"stage": "archive_source", "path": str(archive)},
-        "symbols": {"stage": "entropy_decode", "inputs": ["bits"]},
-        "frames": {"stage": "reconstruct", "inputs": ["symbols"]},
-        "measured": {"stage": "quality", "inputs": ["frames"], "against": list(against)},
-    }
-    checked = spec.from_mapping(f"pipeline verify {archive}", {"pipeline": "verify", "stages": stages})
-    return runner.run(checked, screen.console(stderr=True), runner.Manner(local=True, report=False))
+def _level(args: argparse.Namespace) -> str:
+    if args.against and args.level not in (None, "decode"):
+        raise UsageError(f"--against compares decoded frames; leave out --level {args.level}, or give --level decode")
+    return args.level or ("decode" if args.against else "chunks")
 
 
-def _problems(archive: Path, outcome: Outcome) -> list[str]:
-    from framefold.pipeline.archive import describe  # noqa: PLC0415
+def _subset(text: str | None) -> Subset:
+    from framefold.pipeline.archive.subset import ALL, Subset  # noqa: PLC0415
 
-    document = describe(archive)
-    kinds = [source["kind"] for source in document["sources"]]
-    recorded = {_label(chunk, kinds): chunk["psnr_db"] for chunk in document["chunks"]}
-    problems = [f"{one.label}: {one.reason}" for one in outcome.refused]
-    problems += [f"{one.label}: {one.message}" for one in outcome.dead]
-    return problems + [text for row in outcome.rows for text in _row_problems(row.label, row.values, recorded)]
-
-
-def _label(chunk: Mapping[str, Any], kinds: Sequence[str]) -> str:
-    """The name that stages give a unit: `bunny.mp4[0:24]`, or a picture's own."""
-    if kinds[chunk["source_number"]] == "image":
-        return str(chunk["source"])
-    first, frames = chunk["first_frame"], chunk["frames"]
-    return f"{chunk['source']}[{first}:{first + frames}]"
+    if text is None:
+        return ALL
+    number, slash, count = text.partition("/")
+    try:
+        if not slash or not (number + count).isdigit():
+            raise ValueError(f"{text!r}; give two numbers such as 3/20")
+        return Subset(int(number), int(count))
+    except ValueError as error:
+        raise UsageError(f"--subset: {error}") from error
 
 
-def _row_problems(label: str, values: Mapping[str, Any], recorded: Mapping[str, float | None]) -> list[str]:
-    problems = []
-    if not values["same_times"]:
-        problems.append(f"{label}: the frames' times differ from the original's")
-    expected = recorded.get(label)
-    if values["same_original"] and expected is not None and abs(values["psnr_db"] - expected) > PSNR_TOLERANCE_DB:
-        problems.append(f"{label}: decodes to {values['psnr_db']:.2f} dB, {expected:.2f} dB were recorded")
-    if not values["same_original"]:
-        problems.append(f"{label}: this is not the original file that was archived (its SHA-256 differs)")
-    return problems
+def _decoded(args: argparse.Namespace, subset: Subset, found: Verified) -> Decoded | None:
+    from framefold.pipeline.cli.verify_decoded import verify_decoded  # noqa: PLC0415
+
+    if found.findings:
+        found.notes.append("no unit was decoded, for the archive is damaged")
+        return None
+    return verify_decoded(args.archive, args.against, subset)
 
 
 def _document(
-    archive: Path, findings: Sequence[Finding], outcome: Outcome | None, problems: Sequence[str]
-) -> dict[str, Any]:
+    args: argparse.Namespace, level: str, found: Verified, decoded: Decoded | None, findings: list[Finding]
+) -> Mapping[str, Any]:
     return {
-        "archive": str(archive),
-        "ok": not problems,
-        "problems": list(problems),
-        "findings": [{**asdict(finding), "remedy": finding.remedy} for finding in findings],
-        "compared": [{"label": row.label, **row.values} for row in outcome.rows] if outcome else [],
+        "archive": args.archive,
+        "level": level,
+        "subset": args.subset,
+        "ok": not findings,
+        "files": found.files,
+        "bytes": found.bytes,
+        "problems": list(map(str, findings)),
+        "findings": [
+            {**asdict(one), "remedy": one.remedy, "affected": lost}
+            for one, lost in zip(findings, _affected(args.archive, findings), strict=True)
+        ],
+        "decoded": decoded.counts if decoded else None,
+        "compared": decoded.compared if decoded else [],
+        "notes": found.notes + (decoded.notes if decoded else []),
+        "next": list(_next(args.archive, findings)),
     }
 
 
-def _show(archive: Path, outcome: Outcome | None, problems: Sequence[str]) -> None:
-    from framefold.pipeline.progress import print_results  # noqa: PLC0415
-
+def _show(
+    args: argparse.Namespace, level: str, found: Verified, decoded: Decoded | None, findings: list[Finding]
+) -> None:
     console = screen.console()
-    if outcome:
-        print_results(console, outcome)
-    for problem in problems:
-        console.print(problem, style="red", soft_wrap=True)
-    if not problems:
-        compared = " and decodes to what was recorded" if outcome else ""
-        console.print(f"ok: every chunk of {archive} is as it was written{compared}", soft_wrap=True)
+    if decoded and decoded.compared:
+        console.print(decoded.table())
+    for note in found.notes + (decoded.notes if decoded else []):
+        console.print(f"note: {note}", soft_wrap=True)
+    for finding, lost in zip(findings, _affected(args.archive, findings), strict=True):
+        console.print(str(finding), style="red", soft_wrap=True)
+        if lost:
+            console.print(f"  this concerns {lost}", soft_wrap=True)
+    part = f", part {args.subset}" if args.subset else ""
+    if findings:
+        console.print(f"{args.archive}{part}: {counted(len(findings), 'problem')}", soft_wrap=True)
+    else:
+        checked = f"{counted(found.files, 'file')} of {found.bytes:,} bytes"
+        said = _said(level, decoded, is_folder=found.is_folder)
+        console.print(f"ok: {said} {args.archive}{part} ({checked})", soft_wrap=True)
+    for command in _next(args.archive, findings):
+        console.print(f"  {command}", soft_wrap=True)
+
+
+def _said(level: str, decoded: Decoded | None, *, is_folder: bool) -> str:
+    """What is known now of an archive without a finding."""
+    if level == "fixity":
+        return "every shard has the SHA-256 that it is called by in" if is_folder else "header and index are whole in"
+    if decoded is None:
+        return "every chunk is as it was written in"
+    compared = ", and compares with the originals as recorded," if decoded.compared else ""
+    return f"every chunk is as it was written and decodes to what was recorded{compared} in"
+
+
+def _affected(archive: str, findings: Sequence[Finding]) -> list[str]:
+    """Which frames each finding is about: empty where it is about none, or nothing says so any more."""
+    from framefold.pipeline.archive import ArchiveError, ArchiveReader, listing  # noqa: PLC0415
+
+    if not findings:
+        return []
+    try:
+        with ArchiveReader.open(archive) as reader:
+            return listing.affected(reader, [finding.chunk or "" for finding in findings])
+    except ArchiveError:  # what keeps it from being opened is among the findings
+        return [""] * len(findings)
+
+
+def _next(archive: str, findings: list[Finding]) -> Iterator[str]:
+    """What to do about it: damage is mended, differences are looked at."""
+    from framefold.pipeline.archive import Code  # noqa: PLC0415
+
+    differences = {Code.FRAMES_DIFFER, Code.QUALITY_DIFFERS, Code.ORIGINAL_DIFFERS, Code.NO_SUCH}
+    place = shlex.quote(archive)
+    if any(finding.code == Code.BAG for finding in findings):
+        yield f"pipeline seal {place}"
+    if any(finding.code not in {*differences, Code.BAG} for finding in findings):
+        yield f"pipeline repair {place}"
+    elif any(finding.code in differences for finding in findings):
+        yield f"pipeline info {place}"

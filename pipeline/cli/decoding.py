@@ -1,0 +1,33 @@
+"""The way back from an archive to frames, as a graph: what `decode`, `cat` and `verify` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Stages = dict[str, Mapping[str, Any]]
+
+
+def chain(archive: str, prefix: str = "", *, selection: Mapping[str, Any] | None = None, **options: Any) -> Stages:
+    """Nodes `bits`, `symbols` and `frames`, each after `prefix`; `options` are those of `archive_source`.
+
+    With a selection `frames` gives exactly the frames that are wanted, for units are read as a whole.
+    """
+    bits, symbols, frames = (f"{prefix}{name}" for name in ("bits", "symbols", "frames"))
+    wanted = dict(selection or {})
+    decoded = f"{prefix}clips" if wanted else frames
+    nodes: Stages = {
+        bits: {"stage": "archive_source", "path": archive, **options, **wanted},
+        symbols: {"stage": "entropy_decode", "inputs": [bits]},
+        decoded: {"stage": "reconstruct", "inputs": [symbols]},
+    }
+    return nodes | {frames: {"stage": "trim", "inputs": [decoded], **wanted}} if wanted else nodes
+
+
+def accepts_rest(stage: str) -> bool:
+    """Whether a sink takes what travels beside the pictures: packets or attachments."""
+    from framefold.pipeline import registry  # noqa: PLC0415 - it imports the stages
+    from framefold.pipeline.wiring import fits  # noqa: PLC0415
+
+    accepted = registry.load_stage(stage).accepts
+    return accepted is not None and fits(registry.load_stage("archive_source").emits["rest"], accepted)
