@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench bench-engine chaos clean
+.PHONY: help install run test lint check format bench bench-archive bench-engine fuzz chaos clean
 
 help:     ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -39,6 +39,12 @@ bench: install ## measure beside x264 and x265; prints tables
 
 bench-engine: install ## measure the engine beside Ray Data and cosmos-xenna; installs them apart, on first use
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
+
+bench-archive: install ## measure the archive beside ZIP, Zarr and MCAP; installs them apart, on first use
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/archive.py
+
+fuzz: install ## read 50,000 forged archives; takes some minutes
+	FRAMEFOLD_FUZZ_RUNS=$${FRAMEFOLD_FUZZ_RUNS:-50000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz
 
 chaos: install ## kill workers and machines at random in 200 runs; takes two to three hours
 	FRAMEFOLD_CHAOS_RUNS=$${FRAMEFOLD_CHAOS_RUNS:-200} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos
