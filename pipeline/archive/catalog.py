@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from operator import itemgetter
 
 import numpy as np
+import numpy.typing as npt
 
 from framefold.pipeline.archive.contents import CodecEntry, SourceEntry, UnitEntry
 from framefold.pipeline.archive.documents import Document
@@ -63,7 +66,7 @@ class Catalog:
         for number in self._shelf.numbers(SOURCE, TABLE, UNIT):
             if number in self._own_sources:
                 listed.sources.append(self._own_sources[number])
-            elif self._shelf.index[number].kind == UNIT:
+            elif self._shelf.index.kind(number) == UNIT:
                 listed.units.append(self.unit(number))
             else:
                 self._list_pack(number, listed)
@@ -79,6 +82,26 @@ class Catalog:
             listed.sources += sources
             listed.units += units
 
+    def source(self, number: int) -> SourceEntry:
+        """One source, by number; of the tables only the one that has it is read."""
+        place = bisect_right(self._source_places, number, key=itemgetter(0)) - 1
+        first, chunk = self._source_places[place]
+        try:
+            return self._own_sources.get(chunk) or self._table_source(chunk, number - first)
+        except ArchiveError:
+            return SourceEntry.lost(number, f"{self._shelf.index.id(chunk)}.{number - first}")
+
+    @cached_property
+    def _source_places(self) -> list[tuple[int, int]]:
+        """Number of the first source in each chunk that holds sources, and that chunk's number."""
+        index = self._shelf.index
+        chunks = (
+            number
+            for number in self._shelf.numbers(SOURCE, TABLE)
+            if number in self._own_sources or index[number].items
+        )
+        return [(index[number].stream, number) for number in chunks]
+
     def unit(self, number: int) -> UnitEntry:
         """The unit in a chunk of its own."""
         entry = self._shelf.index[number]
@@ -86,10 +109,13 @@ class Catalog:
 
     def packed(self, number: int) -> tuple[UnitEntry, ...]:
         """The units of the pack with this chunk number."""
-        name, rows = self._shelf.index.id(number), self.table(number - 1).units
-        counts = {"sources": self.source_count, "codecs": len(self.codecs)}
+        return tuple(self.packed_one(number, place) for place in range(len(self.table(number - 1).units)))
+
+    def packed_one(self, number: int, place: int) -> UnitEntry:
+        """One of the units of a pack."""
+        name, row = packed_id(self._shelf.index.id(number), place), self.table(number - 1).units[place]
         with located(archive=self._shelf.file.path):
-            return tuple(UnitEntry.of_packed(row, packed_id(name, place), **counts) for place, row in enumerate(rows))
+            return UnitEntry.of_packed(row, name, sources=self.source_count, codecs=len(self.codecs))
 
     def table(self, number: int) -> Table:
         """The table with this chunk number, which fits the pack behind it."""
@@ -109,12 +135,13 @@ class Catalog:
         return table
 
     def _table_sources(self, number: int) -> tuple[SourceEntry, ...]:
-        index, first = self._shelf.index, self._shelf.index[number].stream
-        with located(archive=self._shelf.file.path, chunk=index.id(number), offset=index[number].offset):
-            documents = enumerate(self.table(number).sources)
-            return tuple(
-                SourceEntry.of(first + place, f"{index.id(number)}.{place}", document) for place, document in documents
-            )
+        return tuple(self._table_source(number, place) for place in range(len(self.table(number).sources)))
+
+    def _table_source(self, number: int, place: int) -> SourceEntry:
+        index, document = self._shelf.index, self.table(number).sources[place]
+        name, entry = index.id(number), index[number]
+        with located(archive=self._shelf.file.path, chunk=name, offset=entry.offset):
+            return SourceEntry.of(entry.stream + place, f"{name}.{place}", document)
 
     def _lost_sources(self, number: int) -> Iterator[SourceEntry]:
         name, entry = self._shelf.index.id(number), self._shelf.index[number]
@@ -161,20 +188,22 @@ class Catalog:
     def _check_units(self) -> None:
         """Look at all units' references at once: each to a source and a codec before it."""
         index, numbers = self._shelf.index, self._shelf.numbers(UNIT)
-        columns = (index.column(name, UNIT) for name in ("stream", "codec", "items"))
-        before = zip(self.sources_before(numbers), self._codecs_before(numbers), strict=True)
-        for number, source, codec, items, known in zip(numbers, *columns, before, strict=True):
-            if source >= known[0] or codec >= known[1] or not 1 <= items <= MAX_FRAMES:
-                with located(archive=self._shelf.file.path):
-                    UnitEntry.of(index[number], number, sources=known[0], codecs=known[1])
+        columns = (index.array(name, UNIT) for name in ("stream", "codec", "items"))
+        source, codec, items = columns
+        sources, codecs = self.sources_before(numbers), self._codecs_before(numbers)
+        bad = (source >= sources) | (codec >= codecs) | (items < 1) | (items > MAX_FRAMES)
+        for place in np.flatnonzero(bad)[:1].tolist():
+            number, known = numbers[place], {"sources": int(sources[place]), "codecs": int(codecs[place])}
+            with located(archive=self._shelf.file.path):
+                UnitEntry.of(index[number], number, **known)
 
-    def sources_before(self, numbers: Sequence[int]) -> Sequence[int]:
+    def sources_before(self, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
         """How many sources are described before each of these chunks."""
         index, places = self._shelf.index, self._shelf.numbers(SOURCE, TABLE)
         counts = [1 if index[place].kind == SOURCE else index[place].items for place in places]
         return _sums_before(places, counts, numbers)
 
-    def _codecs_before(self, numbers: Sequence[int]) -> Sequence[int]:
+    def _codecs_before(self, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
         places = self._shelf.numbers(CODEC)
         return _sums_before(places, [1] * len(places), numbers)
 
@@ -183,8 +212,8 @@ class Catalog:
         raise ArchiveError(Code.LAYOUT, message, archive=self._shelf.file.path, chunk=name, offset=entry.offset)
 
 
-def _sums_before(places: Sequence[int], counts: Sequence[int], numbers: Sequence[int]) -> Sequence[int]:
+def _sums_before(places: Sequence[int], counts: Sequence[int], numbers: Sequence[int]) -> npt.NDArray[np.int64]:
     """For each number, the sum of the counts whose places lie before it; both are in order."""
     sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.array(counts, np.int64))))
-    found: list[int] = sums[np.searchsorted(np.array(places, np.int64), numbers)].tolist()
+    found: npt.NDArray[np.int64] = sums[np.searchsorted(np.array(places, np.int64), np.array(numbers, np.int64))]
     return found

@@ -26,10 +26,10 @@ def pack_chunk(header: ChunkHeader, payload: bytes) -> bytes:
     return b"".join((header.pack(), payload, bytes(padding(len(payload)))))
 
 
-def check_payload(header: ChunkHeader, raw: bytes) -> bytes:
+def check_payload(header: ChunkHeader, raw: bytes) -> memoryview:
     """Return the payload of `raw` (header, payload, padding), if its CRC-32 and padding are right."""
     end = HEADER_BYTES + header.payload_bytes
-    payload = raw[HEADER_BYTES:end]
+    payload = memoryview(raw)[HEADER_BYTES:end]
     if crc32(payload) != header.payload_crc:
         raise ArchiveError(Code.PAYLOAD, f"the payload of {len(payload)} bytes does not match its CRC-32")
     if any(raw[end:]):
@@ -37,7 +37,7 @@ def check_payload(header: ChunkHeader, raw: bytes) -> bytes:
     return payload
 
 
-def digest(header: ChunkHeader, raw: bytes) -> bytes:
+def digest(header: ChunkHeader, raw: bytes | bytearray) -> bytes:
     """Return the SHA-256 of the chunk's header and payload."""
     return hashlib.sha256(memoryview(raw)[: HEADER_BYTES + header.payload_bytes]).digest()
 
@@ -57,7 +57,7 @@ def header_of(entry: IndexEntry, number: int, shard_tag: int, payload: bytes) ->
     )
 
 
-def read_chunk(file: Readable, entry: IndexEntry, number: int, shard_tag: int) -> bytes:
+def read_chunk(file: Readable, entry: IndexEntry, number: int, shard_tag: int) -> memoryview:
     """Return the payload of chunk `number`, where and what the index says it is."""
     with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
         raw = file.read(entry.offset, entry.disk_bytes)
@@ -124,6 +124,6 @@ def read_index(file: Readable, footer: Footer | None = None) -> tuple[Index, int
         if (header.kind, header.number) != (INDEX, footer.entries):
             raise ArchiveError(Code.LAYOUT, f"chunk {header.id} stands where the index belongs")
         _check_plain(header)
-        index = Index(payload)
+        index = Index(bytes(payload))
         index.check_layout(footer.index_offset)
         return index, header.shard_tag

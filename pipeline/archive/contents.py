@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -198,7 +198,7 @@ def read_document(file: Readable, entry: IndexEntry, number: int, shard_tag: int
     with located(archive=file.path, chunk=chunk_id(entry.kind, number), offset=entry.offset):
         if entry.payload_bytes > MAX_JSON:
             raise ArchiveError(Code.LIMIT, f"JSON of {entry.payload_bytes} bytes; {MAX_JSON} are allowed")
-        return unpack_document(read_chunk(file, entry, number, shard_tag))
+        return unpack_document(bytes(read_chunk(file, entry, number, shard_tag)))
 
 
 def read_unit(
@@ -207,7 +207,7 @@ def read_unit(
     number: int,
     shard_tag: int,
     *,
-    sources: Sequence[SourceEntry],
+    source: Callable[[int], SourceEntry],
     codecs: Sequence[CodecEntry],
 ) -> UnitRecord:
     """Return a unit, its head held against the index."""
@@ -219,7 +219,7 @@ def read_unit(
         if here != there:
             names = "codec, first frame, frames, t0, duration"
             raise ArchiveError(Code.DISAGREES, f"{names} are {here} in the unit and {there} in the index")
-    return record_of(head, sources[entry.stream], codecs[head.codec], payload[start:])
+    return record_of(head, source(entry.stream), codecs[head.codec], bytes(payload[start:]))
 
 
 def record_of(head: UnitHead, source: SourceEntry, codec: CodecEntry, payload: bytes) -> UnitRecord:

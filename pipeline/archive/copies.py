@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 from framefold.pipeline.archive.chunks import header_of
@@ -23,14 +23,20 @@ class Copy:
     header: FileHeader
     documents: dict[int, bytes] = field(repr=False)
     """Chunk number to payload, of all `Srce` and `Cdec` chunks."""
-    keys: tuple[str, ...] = field(repr=False)
-    """Of all `Unit` chunks, in file order: 64 hex digits each."""
+    raw_keys: bytes = field(repr=False)
+    """Of all `Unit` chunks, in file order: 32 bytes each."""
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The same in hex, 64 digits each."""
+        return tuple(self.raw_keys[at : at + KEY_BYTES].hex() for at in range(0, len(self.raw_keys), KEY_BYTES))
 
     def pack(self) -> bytes:
         """Return the payload: one zlib stream."""
-        keys = b"".join(map(bytes.fromhex, self.keys))
         return deflate(
-            b"".join((self.header.pack(), *(self.documents[number] for number in sorted(self.documents)), keys))
+            b"".join(
+                (self.header.pack(), *(self.documents[number] for number in sorted(self.documents)), self.raw_keys)
+            )
         )
 
     @classmethod
@@ -46,7 +52,7 @@ class Copy:
             _check_proven(documents[number], index[number], number, shard_tag)
             at += length
         header = FileHeader.unpack(data[:HEADER_BYTES])
-        return cls(header=header, documents=documents, keys=tuple(_keys(data[at:])))
+        return cls(header=header, documents=documents, raw_keys=data[at:])
 
 
 def copied(index: Index) -> list[int]:
@@ -59,7 +65,3 @@ def _check_proven(payload: bytes, entry: IndexEntry, number: int, shard_tag: int
     if hashlib.sha256(header.pack() + payload).digest() != entry.sha256:
         name = chunk_id(entry.kind, number)
         raise ArchiveError(Code.COPY, f"the copy of {name} is not what the index says of it", chunk=name)
-
-
-def _keys(data: bytes) -> Iterator[str]:
-    return (data[at : at + KEY_BYTES].hex() for at in range(0, len(data), KEY_BYTES))

@@ -21,7 +21,7 @@ class Disk:
         """Make an empty file under a name that nothing has, to write and to read back."""
         return self.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
 
-    def write(self, fd: int, data: bytes, offset: int) -> None:
+    def write(self, fd: int, data: bytes | bytearray, offset: int) -> None:
         """Write all of `data`, however many calls that takes."""
         view = memoryview(data)
         while view:

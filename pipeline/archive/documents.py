@@ -12,6 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import numpy as np
+import numpy.typing as npt
+
 from framefold.pipeline.archive.errors import ArchiveError, Code
 from framefold.pipeline.archive.limits import MAX_JSON, MAX_JSON_DEPTH, MAX_JSON_VALUES, MAX_TICK
 
@@ -19,7 +22,10 @@ Document = Mapping[str, Any]
 
 # A string is one token, so that brackets in it do not count; its end is optional, or an open
 # string full of quotes would be searched again from each of them.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b"[]{},"))
+_STEPS = bytes.maketrans(b"[{]},", b"\1\1\xff\xff\0")
+"""What a mark adds to the depth."""
 
 
 def pack_document(document: Document) -> bytes:
@@ -60,14 +66,17 @@ def _plain(value: object) -> Any:
 
 
 def _check_shape(data: bytes, max_values: int) -> None:
-    depth = values = 0
-    for token in _TOKEN.finditer(data):
-        mark = token[0][:1]
-        depth += (mark in b"[{") - (mark in b"]}")
-        values += mark in b"[{,"
-        if depth > MAX_JSON_DEPTH or values > max_values:
-            limits = f"depth {MAX_JSON_DEPTH} and {max_values} values"
-            raise ArchiveError(Code.LIMIT, f"JSON exceeds {limits} at byte {token.start()} of the document")
+    steps = np.frombuffer(_STRING.sub(b"", data).translate(_STEPS, _NO_MARKS), np.int8)
+    opened, closed = int(np.count_nonzero(steps == 1)), int(np.count_nonzero(steps == -1))
+    if closed > opened:
+        raise ArchiveError(Code.JSON, f"not JSON: {opened} brackets are opened and {closed} closed")
+    if len(steps) - closed > max_values or _depth(steps) > MAX_JSON_DEPTH:
+        limits = f"depth {MAX_JSON_DEPTH} and {max_values} values"
+        raise ArchiveError(Code.LIMIT, f"JSON exceeds {limits}")
+
+
+def _depth(steps: npt.NDArray[np.int8]) -> int:
+    return int(np.cumsum(steps, dtype=np.int32).max()) if len(steps) > MAX_JSON_DEPTH else 0
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

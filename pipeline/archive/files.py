@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from framefold.pipeline.archive.errors import ArchiveError, Code
@@ -83,6 +83,40 @@ class InputFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A file of which everything from `start` on was read in one piece."""
+
+    file: Readable
+    start: int
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, file: Readable, start: int) -> Ahead:
+        """Read from `start` to the end."""
+        return cls(file, start, file.read(start, file.size - start))
+
+    @property
+    def path(self) -> str:
+        """Names it in messages."""
+        return self.file.path
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.file.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As `Readable.read`."""
+        at = offset - self.start
+        inside = at >= 0 and offset + length <= self.size
+        return self.data[at : at + length] if inside else self.file.read(offset, length)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.file.close()
 
 
 def pread_exactly(fd: int, length: int, offset: int) -> bytes:

@@ -250,11 +250,15 @@ class FolderWriter:
         return (is_old or shard.writer.size_bytes >= self._roll_bytes) and not shard.is_between
 
     def _source_in(self, shard: GrowingShard, number: int) -> int:
-        return shard.writer.add_source(unpack_document(self._sources.document("source", number)))
+        data = self._sources.document("source", number)
+        known = shard.writer.known_source(data)
+        return shard.writer.add_source(unpack_document(data)) if known is None else known
 
     def _codec_in(self, shard: GrowingShard, number: int) -> int:
-        document = unpack_document(self._codecs.document("codec", number))
-        return shard.writer.add_codec(document["name"], document["config"])
+        data = self._codecs.document("codec", number)
+        known = shard.writer.known_codec(data)
+        document = unpack_document(data) if known is None else {}
+        return shard.writer.add_codec(document["name"], document["config"]) if known is None else known
 
     def _require_open(self) -> None:
         if not self._is_open:

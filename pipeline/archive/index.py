@@ -39,6 +39,9 @@ _ROW = np.dtype(
     ]
 )
 
+_KIND_AT = 36
+"""Where a row has its type."""
+
 
 class Index(Sequence[IndexEntry]):
     """The entries of an index in file order, each in its ranges."""
@@ -57,9 +60,8 @@ class Index(Sequence[IndexEntry]):
         for name, (low, high) in IndexEntry.RANGES.items():
             column = rows[name]
             good &= (column >= column.dtype.type(low)) & (column <= column.dtype.type(high))
-        kinds, which = np.unique(rows["kind"], return_inverse=True)
-        letters = np.array([_letters(kind) for kind in kinds.tolist()], np.bool_)
-        return good & letters[which] if len(kinds) else good
+        strange = [kind for kind in np.unique(rows["kind"]).tolist() if not _letters(kind)]
+        return good & ~np.isin(rows["kind"], strange) if strange else good
 
     def check_layout(self, end: int) -> None:
         """Refuse gaps and overlaps from byte 64 to `end`, where the index's chunk begins, and strange neighbours."""
@@ -90,21 +92,31 @@ class Index(Sequence[IndexEntry]):
 
     def column(self, name: str, kind: bytes) -> list[int]:
         """One field of all entries of a type, in file order."""
-        values: list[int] = self._rows[name][self._rows["kind"] == _code(kind)].tolist()
+        values: list[int] = self.array(name, kind).tolist()
+        return values
+
+    def array(self, name: str, kind: bytes) -> npt.NDArray[np.int64]:
+        """The same as an array."""
+        values: npt.NDArray[np.int64] = self._rows[name][self._rows["kind"] == _code(kind)].astype(np.int64)
         return values
 
     def numbers(self, kind: bytes) -> list[int]:
         """Numbers of all chunks of a type, in file order."""
-        return [int(number) for number in np.flatnonzero(self._rows["kind"] == _code(kind))]
+        numbers: list[int] = np.flatnonzero(self._rows["kind"] == _code(kind)).tolist()
+        return numbers
 
-    def kinds(self) -> dict[bytes, int]:
-        """Every type that occurs, and the first chunk of it."""
-        kinds, first = np.unique(self._rows["kind"], return_index=True)
-        return {int(kind).to_bytes(4, "little"): int(number) for kind, number in zip(kinds, first, strict=True)}
+    def kinds(self) -> list[bytes]:
+        """Every type that occurs."""
+        return [kind.to_bytes(4, "little") for kind in np.unique(self._rows["kind"]).tolist()]
+
+    def kind(self, number: int) -> bytes:
+        """Type of a chunk."""
+        at = number * ENTRY_BYTES + _KIND_AT
+        return self._payload[at : at + 4]
 
     def id(self, number: int) -> str:
         """Name of a chunk, such as `u000002`."""
-        return chunk_id(int(self._rows["kind"][number]).to_bytes(4, "little"), number)
+        return chunk_id(self.kind(number), number)
 
     def bytes_of(self, kind: bytes) -> int:
         """Bytes on disk of all chunks of a type: headers, payloads and padding."""

@@ -21,7 +21,7 @@ class Output:
         self._end = self._safe_end = 0  # of what was written, and of what is on the medium
         self._is_doubtful = False
 
-    def write(self, data: bytes, offset: int) -> None:
+    def write(self, data: bytes | bytearray, offset: int) -> None:
         """Write all of `data`, the new end of the file; after a failure the file ends at `offset`."""
         try:
             self._disk.write(self.fd, data, offset)

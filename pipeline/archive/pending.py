@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from framefold.pipeline.archive.documents import pack_document, unpack_document
@@ -69,13 +69,16 @@ class Pending:
             kept.add(picture)
         return kept
 
-    def table(self, known: Mapping[bytes, int], next_source: int) -> tuple[Table, list[bytes]]:
+    def table(self, known: Callable[[bytes], int | None], next_source: int) -> tuple[Table, list[bytes]]:
         """The table of all units, and the JSON of the sources that it adds to those `known` by their JSON."""
-        numbers, added, start, units = dict(known), list[bytes](), 0, list[PackedUnit]()
+        numbers, added, start, units = dict[bytes, int](), list[bytes](), 0, list[PackedUnit]()
         for picture in self.pictures:
             if picture.source not in numbers:
-                numbers[picture.source] = next_source + len(added)
-                added.append(picture.source)
+                number = known(picture.source)
+                if number is None:
+                    number = next_source + len(added)
+                    added.append(picture.source)
+                numbers[picture.source] = number
             units.append(_unit(picture, numbers[picture.source], start))
             start += len(picture.payload)
         return Table(sources=tuple(map(unpack_document, added)), units=tuple(units)), added

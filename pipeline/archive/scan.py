@@ -77,7 +77,7 @@ def _check(file: Readable, at: int, header: ChunkHeader) -> Found:
             payload = check_payload(header, raw)
     except ArchiveError as error:
         return Found(at, header, b"", b"", error)
-    return Found(at, header, payload if header.kind == INDEX else b"", digest(header, raw), None)
+    return Found(at, header, bytes(payload) if header.kind == INDEX else b"", digest(header, raw), None)
 
 
 def _header_at(file: Readable, at: int, end: int, tag: int | None) -> ChunkHeader | None:

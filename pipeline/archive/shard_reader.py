@@ -43,6 +43,7 @@ class ShardReader:
         self.index_sha256: bytes = self._shelf.footer.index_sha256
         self.manifest: Document = self._checked_manifest(len(self.index) - 1)
         """As given to `commit`."""
+        self._shelf.file = file
         self._quality = self._quality_numbers()
         # Packed units are mostly read one after the other.
         self._pack = lru_cache(maxsize=2)(self._shelf.payload)
@@ -99,17 +100,17 @@ class ShardReader:
             return self._read_packed(*packed)
         number = self._shelf.number_of(unit, UNIT)
         found = (self._file, self.index[number], number, self._shelf.tag)
-        return read_unit(*found, sources=self.sources, codecs=self.codecs)
+        return read_unit(*found, source=self._catalog.source, codecs=self.codecs)
 
     def _read_packed(self, pack: str, place: int) -> UnitRecord:
         number = self._shelf.number_of(pack, PACK)
-        units = self._catalog.packed(number)
-        if place >= len(units):
-            message = f"there is no unit {place} among the {len(units)} of {pack}"
+        rows = self._catalog.table(number - 1).units
+        if place >= len(rows):
+            message = f"there is no unit {place} among the {len(rows)} of {pack}"
             raise ArchiveError(Code.NO_SUCH, message, archive=self.path)
-        row, entry = self._catalog.table(number - 1).units[place], units[place]
+        row, entry = rows[place], self._catalog.packed_one(number, place)
         payload = self._pack(number)[row.start : row.start + row.payload_bytes]
-        return record_of(row.head, self.sources[entry.source], self.codecs[entry.codec], payload)
+        return record_of(row.head, self._catalog.source(entry.source), self.codecs[entry.codec], payload)
 
     def quality(self, unit: str) -> Document | None:
         """Return what was last measured of this unit, or None."""
@@ -247,10 +248,9 @@ class ShardReader:
     def _quality_numbers(self) -> Mapping[int, list[int]]:
         """Chunk number of a unit or pack to those of its measurements."""
         said: dict[int, list[int]] = defaultdict(list)
-        known = {*self._shelf.numbers(UNIT), *self._shelf.numbers(PACK)}
         columns = self._shelf.numbers(QUALITY), self.index.column("first_item", QUALITY)
         for number, about in zip(*columns, strict=True):
-            if about >= number or about not in known:
+            if about >= number or self.index.kind(about) not in {UNIT, PACK}:
                 entry, name = self.index[number], self.index.id(number)
                 message = f"it speaks of chunk {about}, no unit before it"
                 raise ArchiveError(Code.NO_SUCH, message, archive=self.path, chunk=name, offset=entry.offset)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from zlib import crc32
 
 from framefold.pipeline.archive.attachments import AttachmentPiece
-from framefold.pipeline.archive.chunks import digest, pack_chunk
+from framefold.pipeline.archive.chunks import digest
 from framefold.pipeline.archive.contents import CodecEntry, SourceEntry, UnitRecord, checked_manifest, read_unit
 from framefold.pipeline.archive.copies import Copy
 from framefold.pipeline.archive.documents import Document, pack_document, unpack_document
@@ -35,6 +35,7 @@ from framefold.pipeline.archive.records import (
     Footer,
     IndexEntry,
     chunk_id,
+    padding,
 )
 from framefold.pipeline.archive.unit import UnitHead
 
@@ -46,7 +47,7 @@ class Output(Protocol):
     def fd(self) -> int:
         """Descriptor, to read back from."""
 
-    def write(self, data: bytes, offset: int) -> None:
+    def write(self, data: bytes | bytearray, offset: int) -> None:
         """Write all of `data`, the new end of the file; after a failure the file ends at `offset`."""
 
     def cut(self, end: int) -> None:
@@ -128,6 +129,14 @@ class ShardWriter:
             self._known[CODEC, data] = number
         return number
 
+    def known_source(self, data: bytes) -> int | None:
+        """Number of the source with this JSON, as `pack_document` spells it; None if it was not added."""
+        return self._known.get((SOURCE, data))
+
+    def known_codec(self, data: bytes) -> int | None:
+        """The same of a codec: `{"name": …, "config": …}`."""
+        return self._known.get((CODEC, data))
+
     def add_unit(
         self,
         *,
@@ -147,7 +156,8 @@ class ShardWriter:
         self._check_known("codec", codec, self._codecs)
         number = self._append(
             UNIT,
-            head.pack() + payload,
+            head.pack(),
+            payload,
             stream=source,
             t0=head.t0,
             duration=head.duration,
@@ -179,8 +189,7 @@ class ShardWriter:
         """Write the pictures that wait for their pack."""
         if not self._pending.pictures:
             return
-        known = {data: number for (kind, data), number in self._known.items() if kind == SOURCE}
-        table, added = self._pending.table(known, len(self._sources))
+        table, added = self._pending.table(self.known_source, len(self._sources))
         with self._as_before(Exception):
             first = len(self._sources)
             number = self._append(TABLE, table.pack(), stream=first, items=len(added))
@@ -216,7 +225,7 @@ class ShardWriter:
         number = self._unit_number(chunk)
         file = InputFile(self._output.fd, self._name, self._end)
         entry = self._entries[number]
-        return read_unit(file, entry, number, self._tag, sources=self._sources, codecs=self._codecs)
+        return read_unit(file, entry, number, self._tag, source=self._sources.__getitem__, codecs=self._codecs)
 
     def add_quality(self, chunk: str, document: Mapping[str, Any]) -> None:
         """Store what was measured of a unit. Of several documents for one unit, readers see the last."""
@@ -247,9 +256,10 @@ class ShardWriter:
 
     def _copy(self) -> Copy:
         units = sorted((number, key) for key, number in self._units.items() if self._entries[number].kind == UNIT)
-        return Copy(header=self._header, documents=self._documents, keys=tuple(key for _, key in units))
+        keys = b"".join(bytes.fromhex(key) for _, key in units)
+        return Copy(header=self._header, documents=self._documents, raw_keys=keys)
 
-    def _append(self, kind: bytes, payload: bytes, *, first_item: int = 0, codec: int = 0, **fields: int) -> int:
+    def _append(self, kind: bytes, *payload: bytes, first_item: int = 0, codec: int = 0, **fields: int) -> int:
         """Append a chunk and its index entry; the chunk's number. `fields` go into header and entry alike."""
         self._require_open()
         number = len(self._entries)
@@ -258,7 +268,7 @@ class ShardWriter:
             entry = IndexEntry(
                 offset=self._end,
                 kind=kind,
-                payload_bytes=len(payload),
+                payload_bytes=header.payload_bytes,
                 sha256=digest(header, raw),
                 first_item=first_item,
                 codec=codec,
@@ -268,23 +278,26 @@ class ShardWriter:
         self._entries.append(entry)
         return number
 
-    def _pack(self, kind: bytes, payload: bytes, number: int, **fields: int) -> tuple[ChunkHeader, bytes]:
-        if len(payload) > MAX_PAYLOAD:
-            raise ArchiveError(Code.LIMIT, f"a payload of {len(payload)} bytes; {MAX_PAYLOAD} are allowed")
+    def _pack(self, kind: bytes, payload: Sequence[bytes], number: int, **fields: int) -> tuple[ChunkHeader, bytearray]:
+        length = sum(map(len, payload))
+        if length > MAX_PAYLOAD:
+            raise ArchiveError(Code.LIMIT, f"a payload of {length} bytes; {MAX_PAYLOAD} are allowed")
+        raw = bytearray().join((bytes(HEADER_BYTES), *payload, bytes(padding(length))))
         header = ChunkHeader(
             kind=kind,
             number=number,
             shard_tag=self._tag,
-            payload_bytes=len(payload),
-            payload_crc=crc32(payload),
+            payload_bytes=length,
+            payload_crc=crc32(memoryview(raw)[HEADER_BYTES : HEADER_BYTES + length]),
             **fields,
         )
-        return header, pack_chunk(header, payload)
+        raw[:HEADER_BYTES] = header.pack()
+        return header, raw
 
     def _write_index(self) -> int:
         """Write index and footer; the length of the finished file."""
         payload = b"".join(entry.pack() for entry in self._entries)
-        header, raw = self._pack(INDEX, payload, len(self._entries))
+        header, raw = self._pack(INDEX, [payload], len(self._entries))
         footer = Footer(
             index_offset=self._end,
             index_bytes=len(payload),

@@ -9,7 +9,7 @@ from framefold.pipeline.archive.contents import read_document
 from framefold.pipeline.archive.copies import Copy
 from framefold.pipeline.archive.documents import unpack_document
 from framefold.pipeline.archive.errors import ArchiveError, Code, located
-from framefold.pipeline.archive.files import Readable
+from framefold.pipeline.archive.files import Ahead, Readable
 from framefold.pipeline.archive.limits import TAIL
 from framefold.pipeline.archive.records import COPY, KNOWN, FileHeader, Footer, chunk_id, is_critical
 
@@ -26,6 +26,10 @@ class Shelf:
         if file.size <= TAIL:
             read_file_header(file)  # in the tail already; "no archive at all" says more than "no footer"
         self.footer = _footer(file)
+        if self.footer.index_offset < file.size - TAIL:
+            # The copy before the index has 32 bytes for 80 of the index: with it, both are most often one read.
+            start = self.footer.index_offset - self.footer.index_bytes // 2 - 4096
+            self.file = file = Ahead.of(file, max(start, 0))
         self.index, self.tag = read_index(file, self.footer)
         with located(archive=file.path):
             self._check_kinds()
@@ -36,7 +40,7 @@ class Shelf:
 
     def payload(self, number: int) -> bytes:
         """The checked payload of a chunk."""
-        return read_chunk(self.file, self.index[number], number, self.tag)
+        return bytes(read_chunk(self.file, self.index[number], number, self.tag))
 
     def document(self, number: int) -> dict[str, Any]:
         """The JSON object in a chunk, from the copy if it is there."""
@@ -47,6 +51,8 @@ class Shelf:
 
     def numbers(self, *kinds: bytes) -> list[int]:
         """Numbers of all chunks of these types, in file order."""
+        if len(kinds) == 1:
+            return self.index.numbers(kinds[0])
         return sorted(number for kind in kinds for number in self.index.numbers(kind))
 
     def number_of(self, name: str, *kinds: bytes) -> int:
@@ -55,16 +61,17 @@ class Shelf:
         number = int(digits) if digits.isascii() and digits.isdigit() else -1
         if not 0 <= number < len(self.index) or self.index.id(number) != name:
             raise ArchiveError(Code.NO_SUCH, f"there is no chunk {name!r:.40}", archive=self.file.path)
-        if self.index[number].kind not in kinds:
+        if self.index.kind(number) not in kinds:
             wanted = " or ".join(kind.decode() for kind in kinds)
             raise ArchiveError(Code.NO_SUCH, f"chunk {name} is no {wanted}", archive=self.file.path)
         return number
 
     def _check_kinds(self) -> None:
-        for kind, number in self.index.kinds().items():
+        for kind in self.index.kinds():
             if kind not in KNOWN and is_critical(kind):
                 message = f"chunks of type {kind.decode()} are unknown"
-                raise ArchiveError(Code.UNKNOWN_CRITICAL, message, chunk=chunk_id(kind, number))
+                name = chunk_id(kind, self.index.numbers(kind)[0])
+                raise ArchiveError(Code.UNKNOWN_CRITICAL, message, chunk=name)
 
     def _read_copy(self) -> Copy | None:
         for number in self.index.numbers(COPY):

@@ -97,7 +97,7 @@ class UnitHead:
         return fixed + b"".join(Run.LAYOUT.pack(run.start, run.step, run.count) for run in runs)
 
     @classmethod
-    def unpack(cls, payload: bytes) -> tuple[Self, int]:
+    def unpack(cls, payload: bytes | memoryview) -> tuple[Self, int]:
         """Return the head, and where in `payload` the codec's bytes begin."""
         key, end = cls.key_and_end(payload)
         _, codec, first_frame, duration, _ = cls._FIXED.unpack_from(payload)
@@ -105,7 +105,7 @@ class UnitHead:
         return cls(key=key, codec=codec, first_frame=first_frame, duration_ticks=duration, pts=pts), end
 
     @classmethod
-    def key_and_end(cls, payload: bytes) -> tuple[str, int]:
+    def key_and_end(cls, payload: bytes | memoryview) -> tuple[str, int]:
         """Return the key, and where in `payload` the codec's bytes begin; the times are not looked at."""
         if len(payload) < cls._FIXED.size:
             raise ArchiveError(Code.RECORD, f"a unit of {len(payload)} bytes has no room for its head")
@@ -117,7 +117,7 @@ class UnitHead:
         return key.hex(), end
 
 
-def _spell_out(data: bytes) -> tuple[int, ...]:
+def _spell_out(data: bytes | memoryview) -> tuple[int, ...]:
     times: list[int] = []
     for start, step, count in Run.LAYOUT.iter_unpack(data):
         run = Run(start=start, step=step, count=count)
