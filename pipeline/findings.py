@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 KeyPath = tuple[str | int, ...]
@@ -22,10 +22,12 @@ class Finding:
     message: str
     at_key: bool = False
     """Point at the key rather than at its value: the key itself is wrong."""
+    option_of: tuple[str, ...] = ()
+    """Of an option that stages share: the nodes that have it and find fault with it."""
 
     def under(self, *parent: str | int) -> Finding:
         """Return the same finding, its path seen from further up."""
-        return Finding((*parent, *self.path), self.message, self.at_key)
+        return replace(self, path=(*parent, *self.path))
 
 
 def dotted(path: KeyPath) -> str:

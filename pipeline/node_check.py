@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,9 +31,14 @@ class NodeCheck:
     """Paths begin at the top of the file."""
 
 
-def check_node(name: str, body: Any, extra: Extra = None, *, preflight: bool = True) -> NodeCheck:
-    """Read what stands under `stages: {name: …}`, as far as it can be read; `preflight` looks at the machine too."""
-    check = _Check(name, body if isinstance(body, dict) else {}, extra, preflight=preflight)
+def check_node(
+    name: str, body: Any, extra: Extra = None, *, shared: Mapping[str, Any] | None = None, preflight: bool = True
+) -> NodeCheck:
+    """Read what stands under `stages: {name: …}`, as far as it can be read; `preflight` looks at the machine too.
+
+    `shared` are options at the top of the file: the node has those that its stage shares and that it does not state.
+    """
+    check = _Check(name, body if isinstance(body, dict) else {}, shared or {}, extra, preflight=preflight)
     if not isinstance(body, dict):
         check.note((), f"expected a mapping such as {{stage: segment, inputs: [frames]}}, got {shown(body)}")
         unread = Draft(name=name, spec=NodeSpec(stage=""), inputs_read=False, sides_read=False)
@@ -44,21 +49,31 @@ def check_node(name: str, body: Any, extra: Extra = None, *, preflight: bool = T
 class _Check:
     """The steps, each of which notes its findings and lets the next ones go on."""
 
-    def __init__(self, name: str, body: dict[str, Any], extra: Extra, *, preflight: bool) -> None:
-        self._name, self._extra, self._preflight = name, extra, preflight
+    def __init__(
+        self, name: str, body: dict[str, Any], shared: Mapping[str, Any], extra: Extra, *, preflight: bool
+    ) -> None:
+        self._name, self._shared, self._extra, self._preflight = name, shared, extra, preflight
+        self._inherited: frozenset[str] = frozenset()
         self._words = {key: value for key, value in body.items() if key in EngineWords.model_fields}
         self._options = {key: value for key, value in body.items() if key not in EngineWords.model_fields}
         self.found: list[Finding] = []
 
     def note(self, path: KeyPath, message: str) -> None:
         """Keep a finding; `path` begins below the node."""
-        self.found.append(Finding(path, message).under("stages", self._name))
+        self.found.append(self._placed(Finding(path, message)))
+
+    def _placed(self, finding: Finding) -> Finding:
+        """Where the value was written: a shared option stands at the top of the file."""
+        if finding.path and finding.path[0] in self._inherited:
+            return replace(finding, option_of=(self._name,))
+        return finding.under("stages", self._name)
 
     def draft(self) -> Draft:
         """All steps in order."""
         refused = self._refused_words()
+        stage_class = None if "stage" in refused else self._stage_class(self._words["stage"])
+        self._inherit(stage_class)
         spec = NodeSpec.model_validate_json(json.dumps(self._readable(refused)), strict=True)
-        stage_class = self._stage_class(spec.stage) if "stage" not in refused else None
         config = self._config(stage_class) if stage_class else None
         if stage_class and config is not None:
             stage_class = self._specialized(stage_class, config)
@@ -83,6 +98,13 @@ class _Check:
     def _readable(self, refused: set[str | int]) -> dict[str, Any]:
         words = {key: value for key, value in self._words.items() if key not in refused}
         return {"stage": "", **words, "options": self._options}
+
+    def _inherit(self, stage_class: type[Stage] | None) -> None:
+        """Add the shared options that the node does not state itself."""
+        wanted = stage_class.shared & stage_class.Config.model_fields.keys() if stage_class else frozenset()
+        inherited = {name: value for name, value in self._shared.items() if name in wanted - self._options.keys()}
+        self._inherited = frozenset(inherited)
+        self._options |= inherited
 
     def _stage_class(self, stage: str) -> type[Stage] | None:
         try:
@@ -144,7 +166,7 @@ class _Check:
         def known(path: KeyPath) -> Sequence[str]:
             return _known(model, data, path)
 
-        self.found += [finding.under("stages", self._name) for finding in findings(error, data, known)]
+        self.found += [self._placed(finding) for finding in findings(error, data, known)]
 
 
 def _known(model: type[BaseModel], data: Mapping[str, Any], path: KeyPath) -> list[str]:

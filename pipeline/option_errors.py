@@ -57,7 +57,7 @@ def findings(error: ValidationError, data: Any, known: KnownNames) -> list[Findi
 
 
 def _at_key(detail: ErrorDetails) -> bool:
-    return detail["type"] == "extra_forbidden" or detail["loc"][-1] == "[key]"
+    return detail["type"] == "extra_forbidden" or detail["loc"][-1:] == ("[key]",)
 
 
 def known_names(model: type[BaseModel], path: KeyPath) -> list[str]:

@@ -19,20 +19,23 @@ class _OverrideError(ValueError):
     """Why an override cannot be applied."""
 
 
-def apply(document: Document, overrides: Sequence[str], *, top_level: Collection[str]) -> Document:
+def apply(
+    document: Document, overrides: Sequence[str], *, top_level: Collection[str], shared: Collection[str] = ()
+) -> Document:
     """Apply every override, one after the other; those that cannot be applied join the mistakes.
 
-    `top_level` names the words that stand beside `stages`, such as `seed`.
+    `top_level` names the words that stand beside `stages`, such as `seed`; `shared` the options that may stand there
+    too, of which `target.bpp` sets a part.
     """
     for text in overrides if isinstance(document.data, dict) else ():
-        document = _apply(document, text, top_level)
+        document = _apply(document, text, top_level, shared)
     return document
 
 
-def _apply(document: Document, text: str, top_level: Collection[str]) -> Document:
+def _apply(document: Document, text: str, top_level: Collection[str], shared: Collection[str]) -> Document:
     where = f"--set {text}"
     try:
-        path, value = _parsed(document.data, text, top_level)
+        path, value = _parsed(document.data, text, top_level, shared)
         data = _with_value(document.data, path, value)
     except (_OverrideError, SpecError) as error:
         mistakes = _mistakes(error, where)
@@ -47,24 +50,28 @@ def _mistakes(error: _OverrideError | SpecError, where: str) -> tuple[Mistake, .
     return tuple(Mistake((), Problem(where, "", message), spoils=False) for message in messages)
 
 
-def _parsed(data: Mapping[str, Any], text: str, top_level: Collection[str]) -> tuple[KeyPath, Any]:
+def _parsed(
+    data: Mapping[str, Any], text: str, top_level: Collection[str], shared: Collection[str]
+) -> tuple[KeyPath, Any]:
     target, equals, value = text.partition("=")
     keys = target.strip().split(".")
     if not equals or not all(keys):
         raise _OverrideError(f"has no {'value' if not equals else 'option to set'}; {_FORM}")
-    return _located(data, keys, top_level), read_value(value, name=f"--set {text}")
+    return _located(data, keys, top_level, shared), read_value(value, name=f"--set {text}")
 
 
-def _located(data: Mapping[str, Any], keys: list[str], top_level: Collection[str]) -> KeyPath:
+def _located(data: Mapping[str, Any], keys: list[str], top_level: Collection[str], shared: Collection[str]) -> KeyPath:
     nodes = data.get("stages")
     nodes = nodes if isinstance(nodes, dict) else {}
     if len(keys) == 1 and keys[0] in top_level:
         return (keys[0],)
+    if keys[0] in shared and keys[0] not in nodes:
+        return _with_indices(data, tuple(keys))
     if keys[0] == "stages" and "stages" not in nodes:
         keys = keys[1:]
     if not keys or keys[0] not in nodes:
         name = keys[0] if keys else "stages"
-        guess = did_you_mean(name, nodes) or ";"
+        guess = did_you_mean(name, [*nodes, *shared]) or ";"
         raise _OverrideError(f"there is no node {name!r}{guess} nodes: {listed(nodes)}; {_FORM}")
     if len(keys) == 1:
         raise _OverrideError(f"{keys[0]!r} is a node; name one of its options: {_FORM}")

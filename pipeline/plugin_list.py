@@ -13,6 +13,7 @@ from framefold.pipeline.stage import types_of
 
 CODEC_EMITS = ("FittedNetwork",)
 """What a codec makes of pixels, unless its class says otherwise; the engine does not import codecs."""
+_SPARSE = {"joins", "sides", "shared", "error"}
 
 Names = tuple[str, ...]
 Ports = Mapping[str, Any]
@@ -37,6 +38,8 @@ class Description:
     """Type names: by port for a stage, plainly for a codec."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """JSON schema of the `Config`."""
+    shared: Names = ()
+    """Options that may also stand at the top of a pipeline file."""
     error: str = ""
     """Why it cannot be used; empty if it can."""
 
@@ -57,8 +60,8 @@ class Description:
         return list(self.options.get("properties", {}))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `joins`, `sides` and `error` only where there are any."""
-        return {key: value for key, value in asdict(self).items() if key not in {"joins", "sides", "error"} or value}
+        """Plain values for JSON; those of `_SPARSE` only where there are any."""
+        return {key: value for key, value in asdict(self).items() if key not in _SPARSE or value}
 
 
 def stages() -> list[Description]:
@@ -94,7 +97,7 @@ def _stage(stage: type[Any]) -> Ports:
     accepts = () if stage.accepts is None else _names(types_of(stage.accepts))
     named = {"joins": stage.joins, "sides": stage.sides, "emits": stage.emits}
     ports = {word: {port: _names(types_of(kind)) for port, kind in kinds.items()} for word, kinds in named.items()}
-    return {"accepts": accepts, **ports}
+    return {"accepts": accepts, "shared": tuple(sorted(stage.shared)), **ports}
 
 
 def _codec(codec: type[Any]) -> Ports:

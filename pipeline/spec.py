@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from framefold.pipeline import arity, joining, registry, wiring
+from framefold.pipeline import arity, joining, registry, shared_options, wiring
 from framefold.pipeline.document import Document
 from framefold.pipeline.draft import Draft, NodeSpec
 from framefold.pipeline.errors import Problem, SpecError
@@ -26,7 +26,7 @@ from framefold.pipeline.graph import Graph, assemble
 from framefold.pipeline.node_check import Extra, check_node
 from framefold.pipeline.option_errors import findings, known_names
 from framefold.pipeline.overrides import apply
-from framefold.pipeline.stage import Options
+from framefold.pipeline.stage import Options, Stage
 from framefold.pipeline.yaml_loader import read_file
 
 _NODE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -132,11 +132,16 @@ def from_mapping(
 
 
 def _check(document: Document, overrides: Sequence[str], extra: Extra, *, preflight: bool = True) -> CheckedPipeline:
-    document = apply(document, overrides, top_level=_TOP_LEVEL)
-    header, found = _header(document.data)
-    nodes = [check_node(name, body, extra, preflight=preflight) for name, body in _stages(document.data).items()]
+    shared = shared_options.names_in(document.data, extra) if overrides else ()
+    document = apply(document, overrides, top_level=_TOP_LEVEL, shared=shared)
+    beside = _beside_header(document.data)
+    nodes = [
+        check_node(name, body, extra, shared=beside, preflight=preflight)
+        for name, body in _stages(document.data).items()
+    ]
     drafts = {node.draft.name: node.draft for node in nodes}
-    found += [finding for node in nodes for finding in node.findings]
+    header, found = _header(document.data, extra, [draft.stage_class for draft in drafts.values()])
+    found += shared_options.merged(finding for node in nodes for finding in node.findings)
     wires = wiring.connect(drafts)
     joined = joining.resolve(drafts, wires.wires)
     if drafts:
@@ -154,7 +159,13 @@ def _check(document: Document, overrides: Sequence[str], extra: Extra, *, prefli
     )
 
 
-def _header(data: Any) -> tuple[Header | None, list[Finding]]:
+def _beside_header(data: Any) -> dict[str, Any]:
+    """What stands at the top and is no word of the engine."""
+    return {key: data[key] for key in data if key not in Header.model_fields} if isinstance(data, dict) else {}
+
+
+def _header(data: Any, extra: Extra, classes: Sequence[type[Stage] | None]) -> tuple[Header | None, list[Finding]]:
+    """Read the engine's words; what stands beside them must be an option that the stages share."""
     if not isinstance(data, dict):
         return None, [Finding((), f"expected `pipeline: NAME` and `stages:`, got {shown(data)}")]
     found = [
@@ -164,10 +175,15 @@ def _header(data: Any) -> tuple[Header | None, list[Finding]]:
     ]
     if data.get("stages") == {}:
         found.append(Finding(("stages",), "is empty; add nodes, such as `frames: {stage: video_source, path: in.mp4}`"))
+    beside = _beside_header(data)
+    shared = shared_options.names(classes, extra) if beside else frozenset()
+    found += (unclaimed := list(shared_options.unclaimed(beside.keys() - shared, extra)))
+    taken = shared.union(*(finding.path for finding in unclaimed))
     try:
-        return Header.model_validate_json(json.dumps(data), strict=True), found
+        words = {key: value for key, value in data.items() if key not in taken}
+        return Header.model_validate_json(json.dumps(words), strict=True), found
     except ValidationError as error:
-        return None, found + findings(error, data, lambda path: known_names(Header, path))
+        return None, found + findings(error, data, lambda path: [*known_names(Header, path), *shared])
 
 
 def _stages(data: Any) -> dict[str, Any]:

@@ -130,6 +130,8 @@ class Stage:
     sides: ClassVar[Mapping[str, PortType]] = {}
     locators: ClassVar[frozenset[str]] = frozenset()
     """Options that say where content lies, not what it is: they do not enter unit keys."""
+    shared: ClassVar[frozenset[str]] = frozenset()
+    """Options that may also stand once at the top of a pipeline file, for every stage that shares them."""
     stateful: ClassVar[bool] = False
     """True: one replica only, and it sees the items in source order."""
     durable: ClassVar[bool] = False

@@ -73,4 +73,6 @@ def _told(plugin: Description) -> Text:
     text = Text(plugin.summary)
     if plugin.option_names:
         text.append(f"\noptions: {', '.join(plugin.option_names)}", style="dim")
+    if plugin.shared:
+        text.append(f"\nalso at the top of the file: {', '.join(plugin.shared)}", style="dim")
     return text.append(f"\nfrom {plugin.distribution}", style="dim")

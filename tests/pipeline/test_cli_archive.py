@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framefold.codecs import bitstream
+from framefold.codecs.stream import bitstream
 from framefold.pipeline import cli
 from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter
 from framefold.pipeline.archive.folder import FolderWriter
