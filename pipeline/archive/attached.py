@@ -23,6 +23,11 @@ class Attached:
         """SHA-256 to length in bytes, of the attachments that have all their pieces."""
         return {sha256: total for sha256, (total, _) in self._pieces.items()}
 
+    @property
+    def chunks(self) -> Mapping[str, str]:
+        """Id of every chunk to the SHA-256 that its head has: of the whole attachment, and unchecked."""
+        return {self._shelf.index.id(number): self._head(number)[0] for number in self._shelf.numbers(ATTACHMENT)}
+
     def pieces(self, sha256: str) -> Iterator[bytes]:
         """Yield an attachment's bytes, a chunk at a time; at the end, F011 if its SHA-256 is another."""
         if sha256 not in self._pieces:

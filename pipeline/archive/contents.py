@@ -12,6 +12,7 @@ from framefold.pipeline.archive.documents import Document, unpack_document
 from framefold.pipeline.archive.errors import ArchiveError, Code, located
 from framefold.pipeline.archive.files import Readable
 from framefold.pipeline.archive.limits import MAX_FRAMES, MAX_JSON, MAX_NAME, MAX_PIXELS, MAX_SIDE, MAX_TICK
+from framefold.pipeline.archive.needs import parted
 from framefold.pipeline.archive.pack import PackedUnit
 from framefold.pipeline.archive.records import UNIT, IndexEntry, chunk_id
 from framefold.pipeline.archive.unit import UnitHead
@@ -88,6 +89,8 @@ class CodecEntry:
     name: str
     """1 to 1024 characters; a key to look up, never a module to import."""
     config: Document = field(repr=False)
+    needs: tuple[str, ...] = field(default=(), repr=False)
+    """SHA-256 of the attachments without which its units cannot be decoded."""
 
     @classmethod
     def of(cls, number: int, chunk: str, document: Document) -> Self:
@@ -96,7 +99,8 @@ class CodecEntry:
         if document.keys() != {"name", "config"} or not isinstance(config, dict):
             got = sorted(document)[:8]
             raise ArchiveError(Code.RECORD, f"a codec has the fields {got}; name and config (an object) are needed")
-        return cls(number=number, id=chunk, name=_text(document, "name"), config=config)
+        own, needs = parted(config)
+        return cls(number=number, id=chunk, name=_text(document, "name"), config=own, needs=needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +195,8 @@ class UnitRecord:
     """How long the last frame stands."""
     payload: bytes = field(repr=False)
     """The codec's own bytes."""
+    needs: tuple[str, ...] = field(default=(), repr=False)
+    """SHA-256 of the attachments without which these bytes cannot be decoded."""
 
 
 def read_document(file: Readable, entry: IndexEntry, number: int, shard_tag: int) -> dict[str, Any]:
@@ -233,6 +239,7 @@ def record_of(head: UnitHead, source: SourceEntry, codec: CodecEntry, payload: b
         pts=head.pts,
         duration_ticks=head.duration_ticks,
         payload=payload,
+        needs=codec.needs,
     )
 
 

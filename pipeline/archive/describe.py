@@ -38,6 +38,7 @@ def describe(path: str | os.PathLike[str]) -> Row:
             "created": reader.manifest.get("created"),
             "generator": reader.manifest.get("generator"),
             "sources": _sources(reader),
+            "bases": listing.bases(reader),
             "chunks": units,
             "units_with_frame_hashes": sum(unit["frames_sha256"] is not None for unit in units),
             "problems": listing.problems(reader),

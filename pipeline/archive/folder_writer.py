@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from framefold.pipeline.archive.documents import Document, pack_document, unpack
 from framefold.pipeline.archive.errors import ArchiveError, Code
 from framefold.pipeline.archive.growing import GrowingShard
 from framefold.pipeline.archive.leftovers import FolderBank
+from framefold.pipeline.archive.needs import codec_document
 from framefold.pipeline.archive.numbered import Numbered
 from framefold.pipeline.archive.packets import PacketBlock
 from framefold.pipeline.archive.publisher import Publisher
@@ -56,6 +58,7 @@ class FolderWriter:
         self._publisher = Publisher(self._store, spool, disk, archive_id)
         self._receipts = self._publisher.receipts
         self._sources, self._codecs = Numbered(), Numbered()
+        self._needs: dict[str, bytes] = {}  # SHA-256 to what codecs need
         self._growing: GrowingShard | None = None
         self._roll_at_seconds, self._depth, self._is_open = 0.0, 0, True
         self.bank = FolderBank(self._receipts, spool)
@@ -73,6 +76,11 @@ class FolderWriter:
         return self._publisher.newest.size_bytes + sum(shard.writer.size_bytes for shard in own)
 
     @property
+    def needed_bytes(self) -> int:
+        """As `ShardWriter.needed_bytes`, of the open shard."""
+        return self._growing.writer.needed_bytes if self._growing else 0
+
+    @property
     def problems(self) -> Sequence[ArchiveError]:
         """Why shards of the archive could not be read: what they hold is stored again when it comes."""
         return tuple(self._receipts.problems)
@@ -83,10 +91,12 @@ class FolderWriter:
         SourceEntry.of(0, "", unpack_document(data))
         return self._sources.number(data)
 
-    def add_codec(self, name: str, config: Mapping[str, Any]) -> int:
-        """As `ShardWriter.add_codec`; it is written as sources are."""
-        data = pack_document({"name": name, "config": config})
+    def add_codec(self, name: str, config: Mapping[str, Any], *, needs: Sequence[bytes] = ()) -> int:
+        """As `ShardWriter.add_codec`; it is written as sources are, and with it what it needs."""
+        named = {hashlib.sha256(each).hexdigest(): each for each in needs}
+        data = codec_document(name, config, tuple(named))
         CodecEntry.of(0, "", unpack_document(data))
+        self._needs |= named
         return self._codecs.number(data)
 
     def add_unit(
@@ -257,8 +267,10 @@ class FolderWriter:
     def _codec_in(self, shard: GrowingShard, number: int) -> int:
         data = self._codecs.document("codec", number)
         known = shard.writer.known_codec(data)
-        document = unpack_document(data) if known is None else {}
-        return shard.writer.add_codec(document["name"], document["config"]) if known is None else known
+        if known is not None:
+            return known
+        entry = CodecEntry.of(0, "", unpack_document(data))
+        return shard.writer.add_codec(entry.name, entry.config, needs=[self._needs[each] for each in entry.needs])
 
     def _require_open(self) -> None:
         if not self._is_open:

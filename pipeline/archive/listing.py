@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -41,6 +41,18 @@ def attachments(reader: ArchiveReader) -> list[Row]:
     ]
 
 
+def bases(reader: ArchiveReader) -> list[Row]:
+    """Every attachment without which units cannot be decoded: how many those are, and whether it is here."""
+    units: Counter[str] = Counter()
+    for codec, count in Counter(unit.codec for unit in reader.units).items():
+        units.update(dict.fromkeys(reader.codecs[codec].needs, count))
+    held = reader.attachments if units else {}
+    return [
+        {"sha256": sha256, "bytes": held.get(sha256), "units": count, "is_held": sha256 in held}
+        for sha256, count in units.items()
+    ]
+
+
 def chunks(reader: ArchiveReader) -> Iterator[Row]:
     """Every chunk of every file, the index included; `sha256` is of header and payload, as the index has it."""
     for name, shard in reader.shards:
@@ -55,12 +67,18 @@ def chunks(reader: ArchiveReader) -> Iterator[Row]:
 def affected(reader: ArchiveReader, chunk_ids: Sequence[str]) -> list[str]:
     """Which frames are in each chunk, for people: `bunny.mp4 frames 24-47, 0.960000-1.920000 s`; empty if none are.
 
-    A chunk that cannot be read is still described by the index.
+    A chunk that cannot be read is still described by the index. Of an attachment that units need, or of a codec that
+    needs one which is not here, it is these units.
     """
     held: defaultdict[str, list[UnitEntry]] = defaultdict(list)
     for unit in reader.units:
         held[unit.id.partition(".")[0]].append(unit)
-    return [_all_frames(reader, held.get(chunk, ())) for chunk in chunk_ids]
+        if needs := reader.codecs[unit.codec].needs:
+            held[reader.codecs[unit.codec].id].append(unit)
+            for sha256 in needs:
+                held[sha256].append(unit)
+    about = reader.attachment_chunks if any(codec.needs for codec in reader.codecs) else {}
+    return [_all_frames(reader, held.get(about.get(chunk, chunk), ())) for chunk in chunk_ids]
 
 
 def problems(reader: ArchiveReader) -> list[Row]:

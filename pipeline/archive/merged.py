@@ -8,6 +8,7 @@ from functools import cached_property
 
 from framefold.pipeline.archive.contents import CodecEntry, PacketEntry, SourceEntry, UnitEntry
 from framefold.pipeline.archive.documents import pack_document
+from framefold.pipeline.archive.needs import codec_document
 from framefold.pipeline.archive.shard_reader import ShardReader
 
 
@@ -87,4 +88,4 @@ def _spelled(entry: SourceEntry | CodecEntry, part: Part) -> bytes:
         return (part.prefix + entry.id).encode()
     if isinstance(entry, SourceEntry):
         return pack_document(entry.document)
-    return pack_document({"name": entry.name, "config": entry.config})
+    return codec_document(entry.name, entry.config, entry.needs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
 from typing import Self
@@ -168,6 +169,12 @@ class ArchiveReader:
         """SHA-256 of every attachment that has all its pieces, and its bytes; see `attachment_damage`."""
         return {sha256: size for part in self._merged.names for sha256, size in part.shard.attachments.items()}
 
+    @cached_property
+    def attachment_chunks(self) -> Mapping[str, str]:
+        """Id of every chunk with a piece of an attachment to the SHA-256 of the whole, as its head says, unchecked."""
+        parts = self._merged.names
+        return {part.prefix + name: sha256 for part in parts for name, sha256 in part.shard.attachment_chunks.items()}
+
     @property
     def attachment_damage(self) -> tuple[ArchiveError, ...]:
         """What is wrong with pieces of attachments that are not among the whole ones."""
@@ -181,8 +188,12 @@ class ArchiveReader:
         raise ArchiveError(Code.NO_SUCH, f"there is no attachment {sha256!r:.70}", archive=self._name)
 
     def read_attachment(self, sha256: str) -> bytes:
-        """Return an attachment, checked against its SHA-256."""
-        return b"".join(self.attachment_pieces(sha256))
+        """Return an attachment, checked against its SHA-256; of several shards that have it, one where it is whole."""
+        shards = [part.shard for part in self._merged.names if sha256 in part.shard.attachments]
+        for shard in shards[:-1]:
+            with suppress(ArchiveError):
+                return shard.read_attachment(sha256)
+        return shards[-1].read_attachment(sha256) if shards else b"".join(self.attachment_pieces(sha256))
 
     def close(self) -> None:
         """Let go of all files."""

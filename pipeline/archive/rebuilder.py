@@ -30,6 +30,10 @@ class Rebuilder(ShardWriter):
         self._codecs.append(entry)
         return number
 
+    def needs_of(self, codec: int) -> tuple[str, ...]:
+        """SHA-256 of the attachments that units of this codec need."""
+        return self._codecs[codec].needs
+
     def put_unit(self, payload: bytes, key: str, **fields: int) -> int:
         """Write a `Unit` chunk; its number in the file."""
         self._units[key] = self._append(UNIT, payload, **fields)

@@ -119,7 +119,7 @@ def _signed(manifest: Document, losses: int) -> Document:
 
 def check(out: Fresh) -> None:
     """Verify a new file before it takes its name."""
-    for finding in verify(out.part):
+    for finding in verify(out.part, is_alone=False):
         message = f"what was rebuilt cannot be verified, please report this: {finding.message}"
         raise ArchiveError(finding.code, message, archive=str(out.part), chunk=finding.chunk)
 

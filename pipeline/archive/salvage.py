@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from framefold.pipeline.archive.contents import SourceEntry, checked_manifest
 from framefold.pipeline.archive.documents import Document, pack_document, unpack_document
@@ -59,6 +60,7 @@ class Salvage:
         self._codecs = Numbers("codec", remains.spare.codecs, writer.put_codec)
         self._units: dict[str, tuple[str, int]] = {}  # id in the damaged file to id and chunk number in the new one
         self._taken: set[int] = set()
+        self._needing: list[tuple[str, Callable[[str], Loss]]] = []  # SHA-256 of what a unit needs, and its loss
         self._attachments = remains.whole_attachments()
         self._manifest: Document = {}
         self._take: dict[bytes, Callable[[int, ChunkHeader, bytes], None]] = {
@@ -86,7 +88,16 @@ class Salvage:
         self._codecs.catch_up()
         known = {SOURCE: self._sources.known, CODEC: self._codecs.known}
         self.losses += self._missing.told(self._taken, known, is_unfinished=is_unfinished)
+        self.losses += self._useless()
         return self._manifest
+
+    def _useless(self) -> Iterator[Loss]:
+        """Units that are whole, and cannot be decoded without what is lost; another file may have that."""
+        for sha256, loss in self._needing:
+            if sha256 not in self.kept.content:
+                yield replace(
+                    loss(f"its bytes are kept, but the attachment {sha256} that they need is lost"), key=sha256
+                )
 
     def _restore(self, kind: bytes, number: int) -> None:
         """Write a document from the copy where its chunk stood."""
@@ -124,6 +135,7 @@ class Salvage:
                 payload, head.key, stream=source, first_item=head.first_frame, codec=codec, **times
             )
             self._keep(head, header.stream, chunk_id(UNIT, number), chunk_id(UNIT, new), new)
+            self._note_needs(codec, partial(self._missing.loss, number))
 
     def _take_table(self, number: int, header: ChunkHeader, payload: bytes) -> None:
         """Take a table with its pack; of one whose pack is lost, the sources may still be needed by others."""
@@ -165,6 +177,7 @@ class Salvage:
         for place, (old, row) in enumerate(rows):
             names = (packed_id(chunk_id(PACK, number), old), packed_id(chunk_id(PACK, new), place))
             self._keep(row.head, row.source, *names, new)
+            self._note_needs(self._codecs.find(row.head.codec), partial(self._missing.packed, number, old, row))
 
     def _usable_rows(self, pack: int, table: Table, own: range) -> Iterator[tuple[int, PackedUnit]]:
         """The rows whose source and codec are there, each with its place in the damaged pack."""
@@ -216,6 +229,9 @@ class Salvage:
         self.kept.frames += len(head.pts)
         self.kept.content.add(head.key)
         self._missing.note(source, head)
+
+    def _note_needs(self, codec: int, loss: Callable[[str], Loss]) -> None:
+        self._needing += ((sha256, loss) for sha256 in self.writer.needs_of(codec))
 
 
 def _check_agrees(header: ChunkHeader, times: Mapping[str, int]) -> None:

@@ -218,6 +218,11 @@ class ShardReader:
         return self._attached.whole
 
     @property
+    def attachment_chunks(self) -> Mapping[str, str]:
+        """Id of every chunk with a piece of an attachment to the SHA-256 of the whole, as its head says, unchecked."""
+        return self._attached.chunks
+
+    @property
     def attachment_damage(self) -> tuple[ArchiveError, ...]:
         """What is wrong with pieces of attachments that are not among the whole ones."""
         return self._attached.damage

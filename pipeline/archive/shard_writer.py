@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from framefold.pipeline.archive.documents import Document, pack_document, unpack
 from framefold.pipeline.archive.errors import ArchiveError, Code, located
 from framefold.pipeline.archive.files import InputFile
 from framefold.pipeline.archive.limits import MAX_PAYLOAD, TAIL
+from framefold.pipeline.archive.needs import codec_document
 from framefold.pipeline.archive.packets import PacketBlock
 from framefold.pipeline.archive.pending import Pending, Picture
 from framefold.pipeline.archive.records import (
@@ -75,6 +77,7 @@ class ShardWriter:
         self._documents: dict[int, bytes] = {}  # chunk number to JSON, of sources and codecs
         self._units: dict[str, int] = {}  # unit or packet key to chunk number, a packed unit's to its pack
         self._attached: dict[tuple[str, int], int] = {}  # (SHA-256, start) to chunk number
+        self._needed: dict[int, int] = {}  # chunk number to bytes, of attachments that codecs need
         self._qualities: list[tuple[int, bytes]] = []  # unit's chunk number and JSON of each measurement
         self._measured: dict[int, bytes] = {}  # the last of them for each unit
         self._pending = Pending()
@@ -90,6 +93,11 @@ class ShardWriter:
     def keys(self) -> Set[str]:
         """Keys of the units and packet blocks in this file, waiting pictures among them."""
         return self._units.keys() | self._pending.keys
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes of the attachments that codecs need, headers and padding counted."""
+        return sum(self._needed.values())
 
     @property
     def has_measurements(self) -> bool:
@@ -118,16 +126,29 @@ class ShardWriter:
             self._known[SOURCE, data] = number
         return number
 
-    def add_codec(self, name: str, config: Mapping[str, Any]) -> int:
-        """Store a codec's name and configuration, equal ones once; the number that units refer to."""
-        data = pack_document({"name": name, "config": config})
+    def add_codec(self, name: str, config: Mapping[str, Any], *, needs: Sequence[bytes] = ()) -> int:
+        """Store a codec's name and configuration, equal ones once; the number that units refer to.
+
+        `needs` are bytes without which its units cannot be decoded: they are stored before, as attachments, equal
+        ones once.
+        """
+        named = {hashlib.sha256(each).hexdigest(): each for each in needs}
+        data = codec_document(name, config, tuple(named))
         number = self._known.get((CODEC, data), len(self._codecs))
         if number == len(self._codecs):
-            entry = CodecEntry.of(number, self._next_id(CODEC), unpack_document(data))
-            self._documents[self._append(CODEC, data, stream=number)] = data
+            with self._as_before(Exception):
+                for sha256, each in named.items():
+                    self._add_needed(sha256, each)
+                entry = CodecEntry.of(number, self._next_id(CODEC), unpack_document(data))
+                self._documents[self._append(CODEC, data, stream=number)] = data
             self._codecs.append(entry)
             self._known[CODEC, data] = number
         return number
+
+    def _add_needed(self, sha256: str, data: bytes) -> None:
+        self.add_attachment(sha256, len(data), 0, data)
+        number = self._attached[sha256, 0]
+        self._needed[number] = self._entries[number].disk_bytes
 
     def known_source(self, data: bytes) -> int | None:
         """Number of the source with this JSON, as `pack_document` spells it; None if it was not added."""
@@ -340,6 +361,7 @@ class ShardWriter:
         self._documents = {number: data for number, data in self._documents.items() if number < count}
         self._units = {key: number for key, number in self._units.items() if number < count}
         self._attached = {key: number for key, number in self._attached.items() if number < count}
+        self._needed = {number: size for number, size in self._needed.items() if number < count}
         self._measured = dict(self._qualities)
 
     def _check_known(self, what: str, number: int, known: Sequence[object]) -> None:

@@ -52,24 +52,31 @@ class Finding:
         return str(ArchiveError(self.code, self.message, chunk=self.chunk, offset=self.offset))
 
 
-def verify(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
+def verify(path: str | os.PathLike[str], *, is_alone: bool = True) -> tuple[Finding, ...]:
     """List all findings, in file order where there is one; none means that every byte is as it was written.
 
     With a whole index each chunk is read where the index says. Without, the file is scanned, so that the
-    damage is told apart from what is still whole. `ArchiveError` only if the file cannot be opened.
+    damage is told apart from what is still whole. What units need must be in the file too, unless others may have
+    it (`is_alone`). `ArchiveError` only if the file cannot be opened.
     """
     with InputFile.open(path) as file:
-        return verify_file(file)
+        return verify_file(file, is_alone=is_alone)
 
 
-def verify_file(file: Readable) -> tuple[Finding, ...]:
+def verify_file(file: Readable, *, is_alone: bool = True) -> tuple[Finding, ...]:
     """The same of a file that is open, wherever it lies."""
-    return _Verification(file).run()
+    return _Verification(file, is_alone=is_alone).run()
+
+
+def lacking(sha256: str, codec: str) -> Finding:
+    """Units of a codec need an attachment that is not there."""
+    message = f"its units need the attachment {sha256}, which is not here"
+    return Finding(code=Code.MISSING, chunk=codec, offset=None, message=message)
 
 
 class _Verification:
-    def __init__(self, file: Readable) -> None:
-        self.file = file
+    def __init__(self, file: Readable, *, is_alone: bool) -> None:
+        self.file, self.is_alone = file, is_alone
         self.findings: list[Finding] = []
 
     def run(self) -> tuple[Finding, ...]:
@@ -158,6 +165,9 @@ class _Verification:
         self.findings += map(Finding.of, (*reader.problems, *reader.attachment_damage))
         for name in reader.lone_pieces:
             self.report(Code.MISSING, name, "other pieces of this attachment are missing, or do not follow each other")
+        if self.is_alone:
+            needed = ((sha256, codec.id) for codec in reader.codecs for sha256 in codec.needs)
+            self.findings += (lacking(sha256, codec) for sha256, codec in needed if sha256 not in reader.attachments)
         self.attempt(lambda: check_header(self.file, reader))
 
     def check_keys(self, reader: ShardReader, records: Sequence[UnitRecord | None]) -> None:

@@ -26,7 +26,7 @@ from framefold.pipeline.archive.shard_reader import ShardReader
 from framefold.pipeline.archive.shards import ShardFile, is_folder
 from framefold.pipeline.archive.stores import LocalStore, NotThere, Place, Store, open_file, open_store
 from framefold.pipeline.archive.subset import ALL, Subset
-from framefold.pipeline.archive.verify import Finding, verify_file
+from framefold.pipeline.archive.verify import Finding, lacking, verify_file
 
 Level = Literal["fixity", "chunks"]
 _BLOCK = 8 * 2**20
@@ -135,6 +135,10 @@ class _Folder:
     def __init__(self, store: Store, level: Level, subset: Subset) -> None:
         self._store, self._level, self._subset = store, level, subset
         self._found = Verified(is_folder=True)
+        self._needed: dict[str, str] = {}
+        """SHA-256 of what units need, to a codec that says so."""
+        self._held: set[str] = set()
+        """SHA-256 of the attachments in shards that need any."""
 
     def run(self) -> Verified:
         commit = self._commits()
@@ -142,6 +146,8 @@ class _Folder:
         for record in commit.shards:
             if self._subset.has_shard(record.sha256):
                 self._shard(record, commit)
+        if self._subset.is_all:  # one shard may have what another has lost
+            self._found.findings += (lacking(*one) for one in self._needed.items() if one[0] not in self._held)
         self._strangers(listed)
         if isinstance(self._store, LocalStore) and self._subset.is_all:  # it reads every file
             self._found.findings += check_bag(Path(self._store.url))
@@ -202,9 +208,15 @@ class _Folder:
                 if said != here:
                     message = f"units and archive id are {here} in the shard and {said} in the commit"
                     raise ArchiveError(Code.DISAGREES, message, archive=reader.path)
+                self._note_needs(reader, record)
         except ArchiveError as error:
             return (_of_shard(error, record),)
         return ()
+
+    def _note_needs(self, reader: ShardReader, record: ShardRecord) -> None:
+        needed = {sha256: f"{record.sha256[:8]}/{codec.id}" for codec in reader.codecs for sha256 in codec.needs}
+        self._needed |= needed
+        self._held |= reader.attachments.keys() if needed else set()
 
     def _chunks(self, record: ShardRecord) -> Sequence[Finding]:
         """Of a shard whose bytes are others than its commit says, too: that is when it is asked what is left."""
@@ -213,7 +225,7 @@ class _Folder:
         except ArchiveError as error:
             return (_of_shard(error, record),)
         try:
-            return tuple(_in_shard(finding, record) for finding in verify_file(file))
+            return tuple(_in_shard(finding, record) for finding in verify_file(file, is_alone=False))
         finally:
             file.close()
 

@@ -101,11 +101,17 @@ def _attachment(attachment: Row) -> str:
     return f"  attachment: {text(attachment['kind'])}{name}, {figure(attachment['bytes'], ',')} bytes{held}"
 
 
+def _base(base: Row) -> str:
+    held = f"{base['bytes']:,} bytes" if base["is_held"] else "not in the archive"
+    return f"{counted(base['units'], 'unit')} built on {base['sha256'][:16]}…: {held}"
+
+
 def _summary(facts: Row) -> Iterator[str]:
     bits = figure(facts["bits_per_pixel"], ".4f")
     sizes = f"{facts['bytes']:,} bytes, {bits} bits per pixel"
     yield f"{facts['archive']}: {_form(facts)}, {sizes}, {facts['overhead_bytes']:,} bytes of them outside the units"
     yield f"bytes: {_sizes(facts['bytes_by_kind'])}; by codec: {_sizes(facts['bytes_by_codec']) or '-'}"
+    yield from map(_base, facts["bases"])
     hashed = sum(bool(source["sha256"]) for source in facts["sources"])
     of_units = f"of {facts['units_with_frame_hashes']:,} of {counted(len(facts['chunks']), 'unit')}"
     yield f"SHA-256 recorded: of {hashed:,} of {counted(len(facts['sources']), 'original')}, decoded frames {of_units}"

@@ -44,6 +44,7 @@ def _contents(archive: str) -> Mapping[str, Any]:
             "units": sorted(listing.units(reader), key=lambda row: (row["source_number"], row["first_frame"])),
             "tracks": listing.tracks(reader),
             "attachments": listing.attachments(reader),
+            "bases": listing.bases(reader),
             "problems": listing.problems(reader),
         }
 
@@ -81,6 +82,12 @@ _ATTACHMENTS: Columns = (
     ("", lambda row: "" if row["is_held"] else "not in the archive"),
     ("bytes", lambda row: figure(row["bytes"], ",")),
 )
+_BASES: Columns = (
+    ("sha256", lambda row: text(row["sha256"])),
+    ("", lambda row: "" if row["is_held"] else "not in the archive"),
+    ("units", lambda row: f"{row['units']:,}"),
+    ("bytes", lambda row: figure(row["bytes"], ",")),
+)
 _CHUNKS: Columns = (
     ("id", lambda row: "/".join((*([row["shard"][:8]] if "shard" in row else []), row["id"]))),
     ("type", lambda row: row["type"]),
@@ -93,6 +100,7 @@ _TABLES: Mapping[str, tuple[Columns, int]] = {
     "units": (_UNITS, 3),
     "tracks": (_TRACKS, 5),
     "attachments": (_ATTACHMENTS, 5),
+    "bases": (_BASES, 2),
     "chunks": (_CHUNKS, 3),
     "problems": (_PROBLEMS, 1),
 }
