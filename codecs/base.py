@@ -9,14 +9,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from framefold.codecs.clip import Clip, ImageBatch
-from framefold.codecs.network import FittedNetwork
+from framefold.codecs.clip import Clip, ImageBatch, Span
+from framefold.codecs.network import FittedNetwork, FloatTensor, SymbolTensors
+from framefold.codecs.rate.targets import RateTarget
+from framefold.codecs.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from framefold.codecs.stream.contexts import ContextRule
 
 Loss = Literal["l2", "l1", "l1_ssim"]
 
@@ -42,6 +47,8 @@ class FitSettings:
     loss: Loss | None = None
     seed: int = 0
     device: str = "cpu"
+    start: WarmStart | None = field(default=None, repr=False, compare=False)
+    """Begin from a stored network instead of random weights."""
     resume: FitState | None = field(default=None, repr=False, compare=False)
     """Go on from what `FitProgress.state` gave in an earlier fit of the same frames under the same settings."""
 
@@ -62,8 +69,19 @@ class FitProgress:
     codec that cannot go on from where it was."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RateSettings:
+    """What rate-aware tuning aims at."""
+
+    target: RateTarget | None = None
+    """None: bits are spent until more of them would hardly better the picture."""
+
+
 Fitting = Generator[FitProgress, None, FittedNetwork]
 """A fit under way: iterate for progress, its return value is the network."""
+
+RateTuning = Generator[FitProgress, None, SymbolTensors]
+"""Rate-aware tuning under way: its return value is the quantized network."""
 
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 """Per tensor: True where a weight may be non-zero."""
@@ -84,6 +102,9 @@ class Codec(ABC):
     accepts: ClassVar[type[Clip] | type[ImageBatch]] = Clip
     """What a pipeline may feed it; `fit` itself always sees one `Clip` (a picture is a one-frame clip)."""
 
+    bits_per_weight: ClassVar[float] = 4.0
+    """Of a stream: with so many, about, its bytes give the best picture; for choosing the size from the bytes."""
+
     def __init__(self, config: Any = None) -> None:
         self.config = config if config is not None else self.Config()
 
@@ -92,9 +113,22 @@ class Codec(ABC):
         """From plain JSON values, as an archive holds them; ValueError names what does not fit."""
         return cls(cls.Config.model_validate(dict(config)))
 
+    @property
+    def states_size(self) -> bool:
+        """Whether the options as they were written decide how large the network is; else a target may choose."""
+        return True
+
+    def sized(self, span: Span, parameters: float) -> Self:
+        """Give this codec with a network of about so many parameters for the span; itself where it has but one size."""
+        return self
+
     @abstractmethod
     def fit(self, clip: Clip, settings: FitSettings) -> Fitting:
-        """Fit a network to the clip's frames (T, 3, H, W); ValueError if `settings.resume` is of another fit."""
+        """Fit a network to the clip's frames (T, 3, H, W).
+
+        ValueError if `settings.resume` is of another fit, or `settings.start` a network of another kind. A codec that
+        cannot begin from one leaves the network's `parent` empty.
+        """
 
     @abstractmethod
     def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
@@ -102,6 +136,35 @@ class Codec(ABC):
 
         ValueError if `settings.resume` is not the state of such a fine-tuning.
         """
+
+    def tune_for_rate(self, network: FittedNetwork, rate: RateSettings, settings: FitSettings) -> RateTuning:
+        """Tune `network` to its `target` pixels with the bits of its weights in the loss, and quantize it.
+
+        Weights that are exactly zero stay so; the symbols' `outcome` says how the rate's target was met. ValueError
+        from a codec that cannot, for a network without pixels, and if `settings.resume` is of other work.
+        """
+        raise ValueError(f"codec {self.name!r} has no rate-aware tuning; use the stage quantize")
+
+    def calibrate(self, symbols: SymbolTensors, settings: FitSettings) -> RateTuning:
+        """Tune biases and other vectors to the network's `target` while all other symbols stay as they are.
+
+        ValueError from a codec that cannot, and for a network without pixels.
+        """
+        raise ValueError(f"codec {self.name!r} has no calibration; leave the option calibrate away")
+
+    def sensitivity(self, network: FittedNetwork, *, device: str = "cpu") -> Mapping[str, FloatTensor] | None:
+        """Per weight h >= 0: small errors d of the weights raise the frames' mean squared error by sum(h * d**2).
+
+        Float32 of the weights' shapes, samples on the scale 0..1. None from a codec that cannot say.
+        """
+        return None
+
+    def context_rule(self, name: str, shape: tuple[int, ...]) -> ContextRule | None:
+        """Say how the symbols of one of the codec's tensors foretell each other; None leaves that to the coder.
+
+        A stored stream is decoded with the rule that the codec gives then: it is a part of the codec's promise.
+        """
+        return None
 
     @abstractmethod
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:

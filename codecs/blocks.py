@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from framefold.codecs.pruning.channels import ChannelGroup, Places
+
 
 class UpBlock(nn.Module):
     """The NeRV block: convolution, pixel shuffle, activation (NeRV, section 3.1).
@@ -24,6 +26,12 @@ class UpBlock(nn.Module):
         shuffled: Tensor = self.shuffle(self.conv(x))
         activated: Tensor = self.activation(shuffled)
         return activated
+
+
+def up_group(size: str, block: str, outputs: int, stride: int, read_by: Places) -> ChannelGroup:
+    """Give the output channels of the `UpBlock` called `block`: each owns stride^2 rows of its convolution."""
+    rows = (Places(f"{block}.conv.weight", per=stride**2), Places(f"{block}.conv.bias", per=stride**2))
+    return ChannelGroup(size=size, channels=outputs, layer=block, made_by=rows, read_by=read_by)
 
 
 class TimeGrid(nn.Module):

@@ -6,6 +6,7 @@ arXiv 2103.03123), sections 2 and 3. See `Coin` for what differs from the paper.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -14,7 +15,8 @@ from torch import nn
 from framefold.codecs.clip import Clip, ImageBatch, Span
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
-from framefold.codecs.siren import SineConfig, SirenNetwork, one_picture, sine_plan
+from framefold.codecs.pruning.channels import ChannelGroup
+from framefold.codecs.siren import SineConfig, SirenNetwork, one_picture, sine_groups, sine_plan
 
 PRESETS = {"5x20": (5, 20), "5x30": (5, 30), "10x28": (10, 28), "10x40": (10, 40), "13x49": (13, 49)}
 """Name -> (depth, width): 0.07, 0.15, 0.3, 0.6, 1.2 bits per pixel at 768x512 and 16 bits a weight."""
@@ -45,6 +47,7 @@ class Coin(NetworkCodec[CoinConfig]):
     name: ClassVar[str] = "coin"
     Config = CoinConfig
     accepts: ClassVar[type[Clip] | type[ImageBatch]] = ImageBatch
+    bits_per_weight: ClassVar[float] = 6.0
 
     def resolve(self, config: CoinConfig, span: Span) -> CoinConfig:
         """Depth and width of the preset, where they are not given."""
@@ -59,3 +62,11 @@ class Coin(NetworkCodec[CoinConfig]):
     def plan(self, config: CoinConfig, shape: Shape) -> FitPlan:
         """4,000 steps on lattices of the picture."""
         return sine_plan(config, shape)
+
+    def channel_groups(self, config: CoinConfig, shape: Shape) -> Sequence[ChannelGroup]:
+        """Features of the sine layers."""
+        return sine_groups(config)
+
+    def narrowed(self, config: CoinConfig, sizes: Mapping[str, int]) -> CoinConfig:
+        """State the new width."""
+        return config.model_copy(update={"width": sizes["width"]})

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,28 @@ SECONDS_BETWEEN_REPORTS = 1.0
 
 class FitDivergedError(RuntimeError):
     """The fit ran away again and again: the message says what was tried."""
+
+
+@runtime_checkable
+class Penalised(Protocol):
+    """A module that wraps the network and adds a loss of its own, such as the bits that its weights take.
+
+    All its state must be in its parameters; what it draws at random must follow from the number of the step.
+    """
+
+    def begin_step(self, step: int, fraction: float) -> None:
+        """Step number `step` comes, at `fraction` (0..1) of the budget: called before each forward pass."""
+
+    def penalty(self) -> Tensor | None:
+        """Give what joins the loss of this step; None for nothing. Called after the forward pass."""
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """A module that wants to know how good the network is as it learns."""
+
+    def observe(self, mse: Tensor) -> None:
+        """Take the mean squared error of a step, a scalar, samples 0..1; called before `penalty`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +99,10 @@ class FitPlan:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value}: a finite number above 0 is needed")
 
+    def within(self, prefix: str) -> FitPlan:
+        """Give the plan for a module that holds the network under a name that ends in a dot."""
+        return replace(self, rate_factors={prefix + name: factor for name, factor in self.rate_factors.items()})
+
     def overridden(self, settings: FitSettings) -> FitPlan:
         """Replace what `settings` states; ValueError if that states two budgets."""
         target = settings.target_psnr_db
@@ -94,7 +121,8 @@ def fit(
 ) -> Generator[FitProgress, None, None]:
     """Fit `module` in place to `frames`, uint8 (T, 3, H, W); a progress at once, about one a second, and a last one.
 
-    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1; all its state is in its parameters. Where a mask
+    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1; all its state is in its parameters. One that is
+    `Penalised` is told of each step and adds to its loss. Where a mask
     is False, the parameter is held at exactly zero. `resume` is the state that a progress of an earlier run gave:
     the fit goes on from there. ValueError: a mask or the state does not fit. FitDivergedError: the network cannot
     be kept finite.
@@ -127,6 +155,7 @@ class _Run:
         self.plan = plan
         self.device = torch.device(plan.device)
         self.module = module.to(self.device).train()
+        self.penalised = module if isinstance(module, Penalised) else None
         # A clip from shared memory is read-only, which torch cannot express: it gets its own copy.
         self.frames = torch.from_numpy(np.array(frames)).to(self.device)
         self.parameters = dict(self.module.named_parameters())
@@ -183,8 +212,14 @@ class _Run:
         """One batch through the network, one step of the optimiser."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.peak * schedule(fraction, self.plan.warm_up)
+        if self.penalised:
+            self.penalised.begin_step(self.steps_done, fraction)
         prediction, target = self._batch()
         loss, mse = loss_and_error(prediction, target, self.plan.loss)
+        if isinstance(self.module, Observing):
+            self.module.observe(mse)
+        if self.penalised and (penalty := self.penalised.penalty()) is not None:
+            loss = loss + penalty
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         if self.plan.clip_norm is not None:

@@ -7,7 +7,7 @@ See `GridNerv` for what differs from both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
@@ -15,10 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from framefold.codecs.base import CodecConfig
-from framefold.codecs.blocks import TimeGrid, UpBlock
+from framefold.codecs.blocks import TimeGrid, UpBlock, up_group
 from framefold.codecs.clip import Span
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
+from framefold.codecs.pruning.channels import ChannelGroup, Places
 from framefold.codecs.sizing import base_grid, frame_strides, network_parameters, width_for
 
 PARAMETERS_PER_LINE = {"S": 19.6, "M": 39.0, "L": 78.0}
@@ -124,6 +125,7 @@ class GridNerv(NetworkCodec[GridNervConfig]):
 
     name: ClassVar[str] = "gridnerv"
     Config = GridNervConfig
+    bits_per_weight: ClassVar[float] = 3.0
 
     def resolve(self, config: GridNervConfig, span: Span) -> GridNervConfig:
         """Strides from the frame size, then the width whose parameter count is nearest to the size's."""
@@ -149,8 +151,47 @@ class GridNerv(NetworkCodec[GridNervConfig]):
         """150 epochs of single frames; the grids learn faster than the convolutions that they feed."""
         return FitPlan(steps=150 * shape[0], learning_rate=1e-2, rate_factors={"grids.": 4.0}, betas=(0.9, 0.95))
 
+    def channel_groups(self, config: GridNervConfig, shape: Shape) -> Sequence[ChannelGroup]:
+        """Channels after each block but the last, and those of each grid; a block reads its grids last."""
+        strides, block_widths, _, grids = _sizes(config)
+        groups: list[ChannelGroup] = []
+        for i, (width, stride) in enumerate(zip(block_widths, strides, strict=False)):
+            groups.append(up_group(f"block_widths.{i}", f"blocks.{i}", width, stride, _reader(i + 1, 0)))
+        for i, inputs in enumerate((0, *block_widths)):
+            groups += _grid_groups(i, inputs, grids[i])
+        return groups
+
+    def narrowed(self, config: GridNervConfig, sizes: Mapping[str, int]) -> GridNervConfig:
+        """State the new sizes; strides, kernels and the grids' moments stay."""
+        strides, block_widths, _, grids = _sizes(config)
+        narrow = tuple(sizes[f"block_widths.{i}"] for i in range(len(block_widths)))
+        update = {
+            "width": narrow[0] if narrow else config.width,
+            "block_widths": narrow,
+            "grids": tuple(
+                tuple(Grid(grid.nodes, sizes[f"grids.{i}.{j}"]) for j, grid in enumerate(grids[i]))
+                for i in range(len(strides))
+            ),
+        }
+        return config.model_copy(update=update)
+
     def _count(self, config: GridNervConfig, shape: Shape) -> int:
         return network_parameters(lambda: self.build(config, shape))
+
+
+def _reader(block: int, start: int) -> Places:
+    """Where a block reads the channels from `start` on."""
+    return Places(f"blocks.{block}.conv.weight", 1, start=start, bias=f"blocks.{block}.conv.bias")
+
+
+def _grid_groups(block: int, start: int, grids: Sequence[Grid]) -> Iterator[ChannelGroup]:
+    for j, grid in enumerate(grids):
+        name = f"grids.{block}.{j}"
+        maps = Places(f"{name}.maps", 1)
+        yield ChannelGroup(
+            size=name, channels=grid.channels, layer=name, made_by=(maps,), read_by=_reader(block, start)
+        )
+        start += grid.channels
 
 
 def _widened(config: GridNervConfig, width: int, frames: int) -> GridNervConfig:

@@ -7,20 +7,42 @@ best (`plan`). This class fits, fine-tunes, and turns stored tensors back into f
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings, FitState, Fitting, Masks
+from framefold.codecs.base import (
+    Codec,
+    CodecConfig,
+    FitProgress,
+    FitSettings,
+    Fitting,
+    Masks,
+    RateSettings,
+    RateTuning,
+)
 from framefold.codecs.clip import Clip, Frames, Span
+from framefold.codecs.fit_state import Kind, own_state, state_of
 from framefold.codecs.fitting import FitPlan, fit, tensors_of
-from framefold.codecs.network import FittedNetwork, FloatTensor
-from framefold.codecs.sizing import MAX_ACTIVATION_BYTES, MAX_PARAMETERS, NetworkCost, network_cost
+from framefold.codecs.network import FittedNetwork, FloatTensor, SymbolTensors
+from framefold.codecs.pruning.channels import ChannelGroup
+from framefold.codecs.quantizing.calibration import calibrated
+from framefold.codecs.quantizing.sensitivity import squared_gradients
+from framefold.codecs.rate.rate_tuning import tune_for_rate
+from framefold.codecs.sizing import (
+    MAX_ACTIVATION_BYTES,
+    MAX_PARAMETERS,
+    NetworkCost,
+    network_cost,
+    network_parameters,
+    width_for,
+)
+from framefold.codecs.warm_start import WarmStart
 
 MAX_CLIP_BYTES = 2**33
 """Decoded frames of one span, held in memory at once."""
@@ -30,8 +52,6 @@ DECODE_BYTES = 2**28
 ConfigT = TypeVar("ConfigT", bound=CodecConfig)
 Shape = tuple[int, int, int, int]
 """(T, 3, H, W)."""
-Kind = Mapping[str, Any]
-"""What a state must agree with: codec, work and resolved configuration, as plain values."""
 
 
 class NetworkCodec(Codec, Generic[ConfigT]):
@@ -42,6 +62,8 @@ class NetworkCodec(Codec, Generic[ConfigT]):
     """
 
     config: ConfigT
+    fixes_size: ClassVar[frozenset[str]] = frozenset({"size", "preset", "width"})
+    """Options that decide the size if they are stated."""
 
     @abstractmethod
     def resolve(self, config: ConfigT, span: Span) -> ConfigT:
@@ -55,37 +77,95 @@ class NetworkCodec(Codec, Generic[ConfigT]):
     def plan(self, config: ConfigT, shape: Shape) -> FitPlan:
         """Say how the network is fitted unless the user decides otherwise."""
 
+    @property
+    def states_size(self) -> bool:
+        """Whether one of `fixes_size` was given a value, or there is no `width` to choose."""
+        stated = self.config.model_fields_set & self.fixes_size
+        return "width" not in type(self.config).model_fields or any(getattr(self.config, name) for name in stated)
+
+    def sized(self, span: Span, parameters: float) -> Self:
+        """Choose the width, 2 ... 512, whose parameter count is nearest, whatever the options say of the size."""
+        if "width" not in type(self.config).model_fields:
+            return self
+        best = width_for(parameters, lambda width: self._parameters(width, span), smallest=2, largest=512)
+        return type(self)(self._wide(best))
+
+    def _parameters(self, width: int, span: Span) -> int:
+        config = self.resolve(self._wide(width), span)
+        return network_parameters(lambda: self.build(config, span.shape))
+
+    def _wide(self, width: int) -> ConfigT:
+        return self.config.model_copy(update={"width": width})
+
+    def channel_groups(self, config: ConfigT, shape: Shape) -> Sequence[ChannelGroup]:
+        """Say which channels the network of a resolved configuration could do without; by default none."""
+        return ()
+
+    def narrowed(self, config: ConfigT, sizes: Mapping[str, int]) -> ConfigT:
+        """Give the configuration after a loss of channels: `sizes` has each size of `channel_groups` as it is then."""
+        raise NotImplementedError(f"codec {self.name!r} names groups of channels but no configuration without them")
+
     def fit(self, clip: Clip, settings: FitSettings) -> Fitting:
-        """Fit a network to the clip's frames; the same seed and steps give the same tensors."""
+        """Fit a network to the clip's frames; the same seed, steps and start give the same tensors."""
         config = self.resolve(self.config, clip.span)
         plan = self.plan(config, clip.span.shape).overridden(settings)
         self._weigh(config, clip.span.shape)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(settings.seed)
             module = self.build(config, clip.span.shape)
-        kind = self._kind("fit", config)
-        fitting = fit(module, clip.frames, plan, resume=_own_state(settings.resume, kind))
+        start = settings.start
+        if start is not None:
+            self._begin_from(start, config, module)
+        kind = {**self._kind("fit", config), "start": start and start.fingerprint}
+        fitting = fit(module, clip.frames, plan, resume=own_state(settings.resume, kind))
         yield from _weighed(fitting, module, kind)
-        return self._network(clip, config, module)
+        return replace(self._network(clip, config, module), parent=start.network.parent if start else None)
+
+    def _begin_from(self, start: WarmStart, config: ConfigT, module: nn.Module) -> None:
+        parameters = dict(module.named_parameters())
+        shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+        start.check(codec=self.name, config=config.model_dump(mode="json"), shapes=shapes)
+        _load_tensors(module, {**tensors_of(module), **start.tensors})
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(not start.holds(name))
 
     def finetune(self, network: FittedNetwork, masks: Masks, settings: FitSettings) -> Fitting:
         """Go on fitting `network` to its `target`; by default a tenth of a fit's steps and of its rate."""
         if network.target is None:
             raise ValueError(f"{network.span.label}: fine-tuning needs the pixels the network was fitted to")
-        config, module = self._load(network)
-        plan = self.plan(config, network.span.shape)
-        gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 10)
-        plan, kind = plan.overridden(gentle).overridden(settings), self._kind("finetune", config)
-        resume = _own_state(settings.resume, kind)
+        config, module = self.load(network)
+        plan, kind = self.gentle_plan(network, settings), self._kind("finetune", config)
+        resume = own_state(settings.resume, kind)
         yield from _weighed(fit(module, network.target.frames, plan, masks=masks, resume=resume), module, kind)
-        return self._network(network.target, config, module)
+        return replace(self._network(network.target, config, module), parent=network.parent)
+
+    def tune_for_rate(self, network: FittedNetwork, rate: RateSettings, settings: FitSettings) -> RateTuning:
+        """Let weights, steps and rounding learn together (see `rate_tuning`); by default a fifth of a fit's steps."""
+        kind = self._kind("rate", self._explicit(network))
+        return tune_for_rate(self, network, rate, settings, kind)
+
+    def calibrate(self, symbols: SymbolTensors, settings: FitSettings) -> RateTuning:
+        """See `calibration`; by default a tenth of a fit's steps."""
+        return calibrated(self, symbols, settings)
+
+    def sensitivity(self, network: FittedNetwork, *, device: str = "cpu") -> Mapping[str, FloatTensor]:
+        """Measure it by back-propagating random signs through every frame."""
+        config, module = self.load(network)
+        lattice = self.plan(config, network.span.shape).lattice
+        return squared_gradients(module, network.span.frame_count, lattice=lattice, device=device)
+
+    def gentle_plan(self, network: FittedNetwork, settings: FitSettings) -> FitPlan:
+        """Say how a fitted network is tuned further: a tenth of a fit's steps and rate, unless `settings` differs."""
+        plan = self.plan(self._explicit(network), network.span.shape)
+        gentle = FitSettings(steps=max(1, (plan.steps or 1000) // 10), learning_rate=plan.learning_rate / 10)
+        return plan.overridden(gentle).overridden(settings)
 
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
         """Draw the network's frames, (T, 3, H, W) uint8; the same every time on one machine.
 
         ValueError names what in the configuration or the tensors does not fit the codec.
         """
-        config, module = self._load(network)
+        config, module = self.load(network)
         module = module.to(device).eval()
         cost = self._weigh(config, network.span.shape)
         frames: Frames = np.empty(network.span.shape, np.uint8)
@@ -93,7 +173,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
             frames[indices.numpy()] = _draw(module, indices.to(device))
         return Clip(span=network.span, frames=frames)
 
-    def _kind(self, work: Literal["fit", "finetune"], config: ConfigT) -> Kind:
+    def _kind(self, work: Literal["fit", "finetune", "rate"], config: ConfigT) -> Kind:
         return {"codec": self.name, "work": work, "config": config.model_dump(mode="json")}
 
     def _network(self, clip: Clip, config: ConfigT, module: nn.Module) -> FittedNetwork:
@@ -105,7 +185,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
             target=clip,
         )
 
-    def _load(self, network: FittedNetwork) -> tuple[ConfigT, nn.Module]:
+    def load(self, network: FittedNetwork) -> tuple[ConfigT, nn.Module]:
         """Give the network's own configuration (not this codec's) and its module, tensors in place."""
         if network.codec != self.name:
             label = network.span.label
@@ -149,23 +229,7 @@ def _weighed(fitting: Iterator[FitProgress], module: nn.Module, kind: Kind) -> I
     for progress in fitting:
         tensors = tensors_of(module).values()
         bits = sum(estimated_bits(tensor) for tensor in tensors)
-        yield replace(progress, bits=bits, state=partial(_state_of, progress, kind))
-
-
-def _state_of(progress: FitProgress, kind: Kind) -> FitState:
-    return {**kind, "run": progress.state() if progress.state else None}
-
-
-def _own_state(state: FitState | None, kind: Kind) -> FitState | None:
-    """The part of a state that the training loop reads; ValueError if it belongs to work of another kind."""
-    if state is None:
-        return None
-    given = dict(state) if isinstance(state, Mapping) else {}
-    for name, needed in kind.items():
-        if (got := given.get(name)) != needed:
-            raise ValueError(f"the state to go on from has {name} {got!r}, needed is {needed!r}; fit from the start")
-    run: FitState | None = given.get("run")
-    return {} if run is None else run
+        yield replace(progress, bits=bits, state=partial(state_of, progress, kind))
 
 
 def estimated_bits(tensor: FloatTensor) -> float:

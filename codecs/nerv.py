@@ -7,16 +7,18 @@ and appendix A.1. See `Nerv` for the network and for what differs from the paper
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from framefold.codecs.base import CodecConfig
-from framefold.codecs.blocks import UpBlock, positional_encoding
+from framefold.codecs.blocks import UpBlock, positional_encoding, up_group
 from framefold.codecs.clip import Span
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
+from framefold.codecs.pruning.channels import ChannelGroup, Places
 from framefold.codecs.sizing import base_grid, frame_strides, network_parameters, width_for
 
 PARAMETERS_PER_PIXEL = {"S": 0.026, "M": 0.052, "L": 0.103}
@@ -103,6 +105,7 @@ class Nerv(NetworkCodec[NervConfig]):
 
     name: ClassVar[str] = "nerv"
     Config = NervConfig
+    bits_per_weight: ClassVar[float] = 2.5
 
     def resolve(self, config: NervConfig, span: Span) -> NervConfig:
         """Strides from the frame size, then the width whose parameter count is nearest to the size's."""
@@ -124,8 +127,44 @@ class Nerv(NetworkCodec[NervConfig]):
         rate = 1e-2 * min(1.0, 150_000 / self._count(config, shape)) ** 0.5
         return FitPlan(steps=150 * shape[0], learning_rate=rate, betas=(0.9, 0.95), clip_norm=1.0)
 
+    def channel_groups(self, config: NervConfig, shape: Shape) -> Sequence[ChannelGroup]:
+        """Features of the stem, channels of the grid, channels after each block."""
+        width, stem_width, strides, block_widths = _sizes(config)
+        positions = math.prod(base_grid(*shape[2:], strides))
+        readers = [Places(f"{name}.weight", 1, bias=f"{name}.bias") for name in _readers(len(strides))]
+        stem = ChannelGroup(
+            size="stem_width",
+            channels=stem_width,
+            layer="stem.1",
+            made_by=(Places("stem.0.weight"), Places("stem.0.bias")),
+            read_by=Places("stem.2.weight", 1, bias="stem.2.bias"),
+        )
+        grid = ChannelGroup(
+            size="width",
+            channels=width,
+            layer="stem.3",
+            made_by=(Places("stem.2.weight", per=positions), Places("stem.2.bias", per=positions)),
+            read_by=readers[0],
+        )
+        after = (
+            up_group(f"block_widths.{i}", f"blocks.{i}", block_widths[i], stride, readers[i + 1])
+            for i, stride in enumerate(strides)
+        )
+        return (stem, grid, *after)
+
+    def narrowed(self, config: NervConfig, sizes: Mapping[str, int]) -> NervConfig:
+        """State the new sizes; the strides stay."""
+        block_widths = tuple(sizes[f"block_widths.{i}"] for i in range(len(config.strides or ())))
+        update = {"width": sizes["width"], "stem_width": sizes["stem_width"], "block_widths": block_widths}
+        return config.model_copy(update=update)
+
     def _count(self, config: NervConfig, shape: Shape) -> int:
         return network_parameters(lambda: self.build(config, shape))
+
+
+def _readers(blocks: int) -> list[str]:
+    """What reads the grid and then each block."""
+    return [*(f"blocks.{i}.conv" for i in range(blocks)), "head"]
 
 
 def _widened(config: NervConfig, width: int) -> NervConfig:

@@ -7,6 +7,8 @@ Functions (NeurIPS 2020), section 3. See `Siren` for the network and for what di
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -17,6 +19,7 @@ from framefold.codecs.base import CodecConfig
 from framefold.codecs.clip import Clip, ImageBatch, Span
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
+from framefold.codecs.pruning.channels import ChannelGroup, Places
 from framefold.codecs.sizing import network_parameters, width_for
 
 PARAMETERS_PER_PIXEL = {"S": 0.05, "M": 0.1, "L": 0.2}
@@ -106,6 +109,7 @@ class Siren(NetworkCodec[SirenConfig]):
     name: ClassVar[str] = "siren"
     Config = SirenConfig
     accepts: ClassVar[type[Clip] | type[ImageBatch]] = ImageBatch
+    bits_per_weight: ClassVar[float] = 6.0
 
     def resolve(self, config: SirenConfig, span: Span) -> SirenConfig:
         """Choose the width whose parameter count is nearest to the size's."""
@@ -125,6 +129,14 @@ class Siren(NetworkCodec[SirenConfig]):
         """4,000 steps on lattices of the picture."""
         return sine_plan(config, shape)
 
+    def channel_groups(self, config: SirenConfig, shape: Shape) -> Sequence[ChannelGroup]:
+        """Features of the sine layers."""
+        return sine_groups(config)
+
+    def narrowed(self, config: SirenConfig, sizes: Mapping[str, int]) -> SirenConfig:
+        """State the new width."""
+        return config.model_copy(update={"width": sizes["width"]})
+
     def _count(self, config: SirenConfig, width: int, shape: Shape) -> int:
         sized = config.model_copy(update={"width": width})
         return network_parameters(lambda: self.build(sized, shape))
@@ -142,6 +154,24 @@ def sine_plan(config: SineConfig, shape: Shape) -> FitPlan:
     lattice = max(1, min(height, width, round(math.sqrt(height * width / POINTS_PER_STEP))))
     rate = min(3e-3, 0.5 / (config.depth * config.width))
     return FitPlan(steps=4000, learning_rate=rate, lattice=lattice, warm_up=0.05)
+
+
+def sine_groups(config: SineConfig) -> tuple[ChannelGroup, ...]:
+    """Give the features of each sine layer; one width counts them all, so all layers lose equally many."""
+    if config.depth is None or config.width is None:
+        raise ValueError(f"siren: sizes are still open in {config!r}; resolve the configuration first")
+    names = [*(f"layers.{i}" for i in range(config.depth)), "head"]
+    return tuple(
+        ChannelGroup(
+            size="width",
+            channels=config.width,
+            layer=name,
+            made_by=(Places(f"{name}.weight"), Places(f"{name}.bias")),
+            read_by=Places(f"{reader}.weight", 1, bias=f"{reader}.bias"),
+            least=2,
+        )
+        for name, reader in pairwise(names)
+    )
 
 
 def one_picture(codec: str, span: Span) -> None:

@@ -20,8 +20,10 @@ import numpy as np
 
 from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings, FitState, Fitting
 from framefold.codecs.clip import Clip, Frames, ImageBatch, Source, Span
+from framefold.codecs.inr import NetworkCodec
 from framefold.codecs.metrics import psnr
 from framefold.codecs.network import FittedNetwork, FloatTensor
+from framefold.codecs.pruning.channels import sizes_of, without
 
 VIDEO_SIZES = ((4, 32, 48), (3, 33, 47), (1, 17, 24))
 """(T, H, W): even, odd, and a single frame."""
@@ -51,6 +53,7 @@ def check_codec(
             network = run_fit(codec_cls(config).fit(clip, settings))
             _check_network(codec_cls, clip, network)
             _check_decoding(codec_cls, network)
+            _check_channels(codec_cls, network)
             _check_repeatable(codec_cls, config, clip, network, settings)
             _check_masks(codec_cls, network, settings)
             _check_resuming(partial(codec_cls(config).fit, clip), settings)
@@ -125,6 +128,24 @@ def _check_decoding(codec_cls: type[Codec], network: FittedNetwork) -> None:
     _expect("the network's configuration rules, not the decoder's", np.array_equal(first.frames, other.frames))
     for wrong in _wrong_tensors(network.tensors):
         _expect("tensors that do not fit are refused with a ValueError", _refuses(codec_cls, network, wrong))
+
+
+def _check_channels(codec_cls: type[Codec], network: FittedNetwork) -> None:
+    """A codec need not name channels; if it does, a network without one of each must be one of its own."""
+    codec = codec_cls.from_config(network.config)
+    if not isinstance(codec, NetworkCodec):
+        return
+    config, module = codec.load(network)
+    groups = codec.channel_groups(config, network.span.shape)
+    kept = [np.arange(group.channels) >= min(1, group.channels - group.least) for group in groups]
+    for group in groups:
+        _expect(f"{group.layer} is a layer of the network", group.layer in dict(module.named_modules()))
+    if groups:
+        narrow = codec.narrowed(config, sizes_of(groups, kept)).model_dump(mode="json")
+        tensors = without(network.tensors, groups, kept, [np.zeros(group.channels) for group in groups])
+        smaller = _stored(replace(network, config=narrow), tensors)
+        frames = codec.reconstruct(smaller).frames
+        _expect("a network without some channels draws frames of the span's shape", frames.shape == network.span.shape)
 
 
 def _stored(network: FittedNetwork, tensors: Mapping[str, FloatTensor] | None = None) -> FittedNetwork:

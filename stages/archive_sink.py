@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from framefold.codecs import bitstream
 from framefold.codecs.clip import Source
 from framefold.codecs.network import Bitstream
 from framefold.codecs.rest import Attachment, Packet, Packets
@@ -22,10 +22,12 @@ from framefold.pipeline.archive.folder import FolderWriter, open_writer
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Hint, Options, Output, Row, Stage, StageContext
+from framefold.stages.archive_targets import TargetTotals
 from framefold.stages.archive_totals import Quality, Totals, columns
 from framefold.stages.codec_choice import codec_of
 from framefold.stages.device import device_of
 from framefold.stages.measure import measure
+from framefold.stages.streams import decoded
 
 _PACKED_BYTES = 64 * 2**10
 """Pictures up to this size share chunks: alone, each would pay some hundred bytes for a chunk of its own."""
@@ -78,7 +80,7 @@ class ArchiveSink(Stage):
         """Open the archive, with fresh totals: a replica may be set up again."""
         self.close()
         self._device = device_of(context)
-        self._totals = Totals()
+        self._totals, self._targets = Totals(), TargetTotals()
         self._rows: dict[str, Row] = {}  # of the units in the archive, by key
         self._writer: AnyWriter | None = open_writer(self.config.path)
 
@@ -120,33 +122,42 @@ class ArchiveSink(Stage):
         path = self.config.path
         with ArchiveReader.open(path) as reader:
             size, shards = reader.size_bytes, len(reader.shards)
+        if self._totals.base_bytes:
+            yield Row("networks that others build on", {"bytes": self._totals.base_bytes})
         if self._totals.rest_bytes:
             yield Row("tracks and attachments", {"bytes": self._totals.rest_bytes})
         if _is_folder(path):  # it may hold more than this run brought: its size says nothing of these frames
             yield Row(f"{Path(path).name} ({shards} shard{'s' * (shards != 1)})", {"bytes": size})
         else:
-            yield Row(Path(path).name, self._totals.columns(size))
+            yield Row(Path(path).name, {**self._totals.columns(size), **self._targets.columns()})
+        for missed in self._targets.missed():
+            _log.warning("%s", missed)
         for missing in self._totals.left_out():
             _log.warning("not kept: %s; add the source's port `rest` to this node's inputs to keep it", missing)
 
     def _store(self, writer: AnyWriter, item: Item, bits: Bitstream) -> Row:
         """Append the unit with its measurement, or, if one of them fails, neither."""
         with writer.all_or_nothing():
+            needed = writer.needed_bytes
             packed = bits.span.source.kind == "image" and len(bits.payload) <= _PACKED_BYTES
             size, quality = (self._store_packed if packed else self._store_alone)(writer, item, bits)
+            needed = writer.needed_bytes - needed
         self._totals.add(bits.span, quality)
+        wanted = self._targets.add(bits, quality)
+        self._totals.base_bytes += needed
         seconds = quality.encode_seconds if quality else item.seconds
-        return Row(bits.span.label, columns(bits.span, size, quality) | {"encode_seconds": round(seconds, 1)})
+        values = {**columns(bits.span, size, quality), **wanted, "encode_seconds": round(seconds, 1)}
+        return Row(bits.span.label, values)
 
     def _store_alone(self, writer: AnyWriter, item: Item, bits: Bitstream) -> tuple[int, Quality | None]:
         """A chunk of its own: its bytes on disk, and what was measured."""
         place = {
             "source": writer.add_source(_document(bits.span.source)),
-            "codec": writer.add_codec(bits.codec, bits.config),
+            "codec": writer.add_codec(bits.codec, bits.config, needs=_needs(bits)),
         }
-        before = writer.size_bytes
+        before = _own_bytes(writer)
         chunk = _append(writer, item.key, bits, **place)
-        size = writer.size_bytes - before
+        size = _own_bytes(writer) - before
         quality = self._quality(writer, item, writer.read_unit(chunk).payload)
         if quality:
             writer.add_quality(chunk, quality.model_dump())
@@ -157,7 +168,7 @@ class ArchiveSink(Stage):
         quality = self._quality(writer, item, bits.payload)
         writer.add_picture(
             source=_document(bits.span.source),
-            codec=writer.add_codec(bits.codec, bits.config),
+            codec=writer.add_codec(bits.codec, bits.config, needs=_needs(bits)),
             key=item.key,
             payload=bits.payload,
             measured=quality.model_dump() if quality else None,
@@ -172,7 +183,7 @@ class ArchiveSink(Stage):
         known = Quality.known(writer.bank.quality(item.key, stored))
         if known:
             return known
-        symbols = bitstream.decode(stored, span=bits.span, codec=bits.codec, config=bits.config)
+        symbols = decoded(replace(bits, payload=stored))
         codec = codec_of(bits.codec, bits.config)
         measured = measure(codec.reconstruct(symbols.dequantize(), device=self._device), bits.target)
         return Quality.model_validate({**measured.as_dict(), "encode_seconds": round(item.seconds, 3)})
@@ -184,6 +195,16 @@ class ArchiveSink(Stage):
             with writer.all_or_nothing():
                 writer.add_packets(writer.add_source(_document(rest.source)), _block(rest))
         self._totals.add_rest(rest)
+
+
+def _needs(bits: Bitstream) -> Sequence[bytes]:
+    """What has to be in the archive beside the stream."""
+    return () if bits.parent is None else (bits.parent,)
+
+
+def _own_bytes(writer: AnyWriter) -> int:
+    """Without the networks on which units build, which come with the first of them."""
+    return writer.size_bytes - writer.needed_bytes
 
 
 class FolderSink(ArchiveSink):

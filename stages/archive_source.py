@@ -19,6 +19,7 @@ from framefold.pipeline.archive.choice import chosen_source
 from framefold.pipeline.archive.contents import SourceEntry
 from framefold.pipeline.archive.errors import ArchiveError
 from framefold.pipeline.stage import Emit, Output, Refused, Stage
+from framefold.stages.archive_bases import Bases
 from framefold.stages.archive_rest import Rest
 from framefold.stages.selection import Selection
 
@@ -65,12 +66,13 @@ class ArchiveSource(Stage):
                 yield Refused(problem.archive or self.config.path, str(problem))
             units = self._units(reader)
             rest = Rest(reader, originals=self.config.originals) if self.config.rest else None
+            read = _Units(reader)
             for entry in self._sources(reader):
-                yield from self._of_source(reader, entry, units.get(entry.number, []), rest)
+                yield from self._of_source(read, entry, units.get(entry.number, []), rest)
             yield from rest.unreadable() if rest else ()
 
     def _of_source(
-        self, reader: ArchiveReader, entry: SourceEntry, units: Sequence[UnitEntry], rest: Rest | None
+        self, read: _Units, entry: SourceEntry, units: Sequence[UnitEntry], rest: Rest | None
     ) -> Iterator[Output]:
         try:
             source = source_of(entry.document)
@@ -80,7 +82,7 @@ class ArchiveSource(Stage):
         if rest and (units or self.config.is_all):
             yield from rest.of(entry, source, units, self.config)
         for unit in units:
-            yield _unit(reader, unit, source)
+            yield read.output(unit, source)
 
     def _sources(self, reader: ArchiveReader) -> Sequence[SourceEntry]:
         wanted = self.config.source
@@ -100,12 +102,26 @@ class ArchiveSource(Stage):
         return units
 
 
-def _unit(reader: ArchiveReader, unit: UnitEntry, source: Source) -> Output:
-    try:
-        record = reader.read_unit(unit.id)
-        return Emit(bitstream_of(record, source), identity=record.key)
-    except (ArchiveError, ValueError) as error:
-        return Refused(unit.id, _first_mistake(error))
+class _Units:
+    """Units as what travels, with the networks on which they build."""
+
+    def __init__(self, reader: ArchiveReader) -> None:
+        self._reader, self._bases = reader, Bases(reader)
+
+    def output(self, unit: UnitEntry, source: Source) -> Output:
+        """A unit that cannot be read, or that nobody can decode, is set aside by name."""
+        try:
+            record = self._reader.read_unit(unit.id)
+            bits = bitstream_of(record, source, parent=self._bases.of(record.needs))
+        except (ArchiveError, ValueError) as error:
+            return Refused(unit.id, _first_mistake(error))
+        return Emit(bits, identity=record.key)
+
+
+def stored_bitstream(reader: ArchiveReader, unit: str) -> Bitstream:
+    """Read one unit with the network on which it builds; `ArchiveError` or ValueError say why that is not possible."""
+    record = reader.read_unit(unit)
+    return bitstream_of(record, parent=Bases(reader).of(record.needs))
 
 
 def source_of(document: Mapping[str, object]) -> Source:
@@ -113,7 +129,7 @@ def source_of(document: Mapping[str, object]) -> Source:
     return Source.model_validate_json(json.dumps(document), strict=True)
 
 
-def bitstream_of(record: UnitRecord, source: Source | None = None) -> Bitstream:
+def bitstream_of(record: UnitRecord, source: Source | None = None, *, parent: bytes | None = None) -> Bitstream:
     """The stored unit as what travels; ValueError names a field of a stranger's archive that is out of range."""
     span = Span(
         source=source or source_of(record.source_document),
@@ -121,7 +137,9 @@ def bitstream_of(record: UnitRecord, source: Source | None = None) -> Bitstream:
         pts=tuple(record.pts),
         duration_ticks=record.duration_ticks,
     )
-    return Bitstream(span=span, codec=record.codec_name, config=record.codec_config, payload=record.payload)
+    return Bitstream(
+        span=span, codec=record.codec_name, config=record.codec_config, payload=record.payload, parent=parent
+    )
 
 
 def _first_mistake(error: Exception) -> str:

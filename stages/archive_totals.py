@@ -52,6 +52,8 @@ class Totals:
         self._rest: set[str] = set()
         """Attachments, and tracks as `name:position`, that came."""
         self.rest_bytes = 0
+        self.base_bytes = 0
+        """Of networks that units build on, with their chunks' headers."""
 
     def add(self, span: Span, quality: Quality | None) -> None:
         """Count one unit."""

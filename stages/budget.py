@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from framefold.codecs.base import FitProgress, FitSettings, FitState, Fitting
-from framefold.codecs.network import FittedNetwork
-from framefold.pipeline.stage import Progress
+from framefold.codecs.base import FitProgress, FitSettings, FitState
+from framefold.codecs.network import FittedNetwork, SymbolTensors
+from framefold.pipeline.stage import Progress, StageContext
+from framefold.stages.device import device_of
+
+NetworkT = TypeVar("NetworkT", bound=FittedNetwork | SymbolTensors)
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +32,15 @@ class Budget(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class Target(BaseModel, frozen=True, extra="forbid"):
-    """When a fit may stop early."""
-
-    psnr_db: float = Field(gt=0, le=100, description="stop once the network reaches it")
+def settings_of(budget: Budget | None, context: StageContext, **others: Any) -> FitSettings:
+    """Settings of a fit under this budget, with the node's seed and device; None leaves the length to the codec."""
+    return FitSettings(
+        steps=budget.steps if budget else None,
+        seconds=budget.seconds if budget else None,
+        seed=context.seed,
+        device=device_of(context),
+        **others,
+    )
 
 
 def progress_of(step: FitProgress) -> Progress:
@@ -42,21 +50,24 @@ def progress_of(step: FitProgress) -> Progress:
 
 
 def reported(
-    fitting: Fitting, told: Callable[[FitProgress], Progress] = progress_of
-) -> Generator[Progress, None, FittedNetwork]:
+    fitting: Generator[FitProgress, None, NetworkT], told: Callable[[FitProgress], Progress] = progress_of
+) -> Generator[Progress, None, NetworkT]:
     """Run a fit, turning its progress into the engine's; returns the network."""
     while True:
         try:
             step = next(fitting)
         except StopIteration as end:
-            network: FittedNetwork = end.value
+            network: NetworkT = end.value
             return network
         yield told(step)
 
 
 def resumed(
-    start: Callable[[FitSettings], Fitting], settings: FitSettings, state: FitState | None, label: str
-) -> Fitting:
+    start: Callable[[FitSettings], Generator[FitProgress, None, NetworkT]],
+    settings: FitSettings,
+    state: FitState | None,
+    label: str,
+) -> Generator[FitProgress, None, NetworkT]:
     """Go on with the fit of `label` from `state`; begin anew, with a warning, if there is one but it does not fit."""
     if state is not None:
         fitting = start(replace(settings, resume=state))
@@ -65,7 +76,7 @@ def resumed(
         except ValueError as error:
             _log.warning("%s: the half-done fit cannot be gone on with, it begins anew: %s", label, error)
         except StopIteration as end:  # it was all but done
-            network: FittedNetwork = end.value
+            network: NetworkT = end.value
             return network
         else:
             yield first

@@ -28,13 +28,13 @@ import pytest
 import torch
 from PIL import Image
 
-from framefold.codecs import bitstream
 from framefold.codecs.base import FitSettings
 from framefold.codecs.carried import AttachmentRef, Carried, PixelTags
 from framefold.codecs.clip import Clip, ColorTags, Frames, ImageBatch, Source, Span
 from framefold.codecs.network import SymbolTensors
-from framefold.codecs.quantize import quantize
+from framefold.codecs.quantizing.quantize import quantize
 from framefold.codecs.sizing import MAX_PARAMETERS
+from framefold.codecs.stream import bitstream
 from framefold.codecs.testing import moving_shapes, run_fit
 from framefold.pipeline import registry
 from framefold.pipeline.archive import ArchiveReader, ArchiveWriter, verify

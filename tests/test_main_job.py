@@ -18,7 +18,7 @@ from framefold.pipeline.archive import ArchiveReader, verify
 from framefold.pipeline.cli import main
 
 ROOT = Path(__file__).parent.parent
-QUICK_VIDEO = ("fitted.codec={name: gridnerv, size: S}", "fitted.budget={steps: 40}", "pruned.finetune={steps: 5}")
+QUICK_VIDEO = ("fitted.codec={name: gridnerv, size: S}", "fitted.budget={steps: 40}", "symbols.budget={steps: 20}")
 QUICK_IMAGES = ("fitted.codec={name: siren}", "fitted.budget={steps: 60}")
 
 

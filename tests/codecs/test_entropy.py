@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import constriction
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefold.codecs import entropy
-from framefold.codecs.entropy import SymbolReader, SymbolWriter
-from framefold.codecs.model_choice import Counts, choose_model, cost_bits
-from framefold.codecs.probability_tables import LEVEL_WEIGHTS, SCALE_COUNT, curve_levels
-from framefold.codecs.symbol_models import MAX_SYMBOL, Curve, Histogram, Uniform, read_model
-from framefold.codecs.varbits import BitReader, BitstreamError, BitWriter, exp_golomb_bits, fold
+from framefold.codecs.stream import entropy
+from framefold.codecs.stream.entropy import SymbolReader, SymbolWriter
+from framefold.codecs.stream.model_choice import choose_model, cost_bits
+from framefold.codecs.stream.prepared_models import coder_errors
+from framefold.codecs.stream.probability_tables import LEVEL_WEIGHTS, SCALE_COUNT, curve_levels, quarter_levels
+from framefold.codecs.stream.symbol_counts import Counts
+from framefold.codecs.stream.symbol_models import MAX_SYMBOL, Curve, Histogram, Uniform, read_model
+from framefold.codecs.stream.varbits import BitReader, BitstreamError, BitWriter, exp_golomb_bits, fold
 
 RNG = np.random.default_rng(7)
 
@@ -25,6 +28,10 @@ def code(*arrays):
     for array in arrays:
         writer.write(np.asarray(array, dtype=np.int32))
     return writer.finish()
+
+
+def model_of(symbols):
+    return choose_model(Counts.of(np.asarray(symbols, dtype=np.int32)))[0]
 
 
 def decode(sections, *counts):
@@ -95,6 +102,14 @@ def test_levels_are_sixteenths_of_an_octave():
     assert LEVEL_WEIGHTS[-1] == 1
 
 
+def test_quarters_lie_between():
+    for family in ("laplace", "gaussian"):
+        quarters, whole = (levels(family, 31, MAX_SYMBOL) for levels in (quarter_levels, curve_levels))
+        assert np.array_equal(quarters[::4], whole)
+        assert (np.diff(quarters) >= 0).all()
+        assert quarters[2] < whole[1]
+
+
 @pytest.mark.parametrize("scale", [0, 24, 41, 60, 127])
 def test_curves_have_their_shape(scale):
     half_life = 2 ** ((scale - 24) / 8)
@@ -127,14 +142,14 @@ MODELS = st.one_of(
 )
 
 
-@given(MODELS)
-def test_a_model_reads_back_and_can_code(model):
+@given(MODELS, st.one_of(st.none(), st.integers(0, 127)), st.integers(-2, 1))
+def test_a_model_reads_back_and_can_code(model, near, quarter):
     writer = BitWriter()
-    model.write(writer)
+    model.write(writer, near=near)
     reader = BitReader(writer.getvalue())
-    assert read_model(reader) == model
+    assert read_model(reader, near=near) == model
     reader.finish()
-    table = model.table()
+    table = model.table(quarter)
     assert table.symbol_count >= 1
     assert -MAX_SYMBOL <= table.lowest <= table.lowest + table.symbol_count - 1 <= MAX_SYMBOL
     assert table.weights.min() >= 0
@@ -176,6 +191,10 @@ def test_a_model_reads_back_and_can_code(model):
         (
             lambda bits: (bits.unsigned(3, width=2), bits.signed(0, order=6), bits.exp_golomb(300, order=6)),
             "claims 301",
+        ),
+        (
+            lambda bits: (bits.unsigned(1, width=2), bits.unsigned(127, width=7), bits.unsigned(0, width=1)),
+            "cut short",
         ),
         (
             lambda bits: Histogram(lowest=0, resolution=0, order=0, steps=(0, 49)).write(bits),
@@ -242,13 +261,31 @@ def test_pruned_arrays_too(share):
     assert len(model_section) + len(words) <= 1.005 * Counts.of(symbols).entropy_bits / 8 + 20
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 8, 16, 32, 64])
-def test_small_arrays_cost_no_table(count):
-    symbols = np.rint(np.random.default_rng(count).normal(0, 26, count)).astype(np.int32)
+@pytest.mark.parametrize("draw", [RNG.normal, RNG.laplace])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_million_symbols_cost_their_entropy(draw, bits):
+    symbols = scaled(draw(size=10**6), bits)
     model_section, words = code(symbols)
-    ideal_bits = 6.76 * count  # entropy of a Gaussian with sigma 26
-    assert len(model_section) <= 5
-    assert len(model_section) + len(words) <= 1.15 * ideal_bits / 8 + 9
+    entropy_bytes = Counts.of(symbols).entropy_bits / 8
+    assert len(words) <= 1.002 * entropy_bytes
+    assert len(model_section) <= 250
+    assert np.array_equal(decode((model_section, words), symbols.size)[0], symbols)
+
+
+def ideal_bytes(symbols, sigma):
+    """What a coder that knows the true distribution of rounded normal numbers would need."""
+    edges = np.arange(-400.5, 401)
+    below = np.array([0.5 * (1 + math.erf(edge / sigma / math.sqrt(2))) for edge in edges])
+    return -np.log2(np.maximum(np.diff(below)[symbols + 400], 1e-300)).sum() / 8
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3, 26, 60])
+def test_small_arrays_cost_at_most_eight_bytes_more_than_ideal(sigma):
+    rng = np.random.default_rng(1)
+    for count in (1, 2, 3, 5, 8, 16, 32, 64):
+        for _ in range(12):
+            symbols = np.rint(rng.normal(0, sigma, count)).astype(np.int32)
+            assert sum(map(len, code(symbols))) <= ideal_bytes(symbols, sigma) + 8
 
 
 def test_a_constant_costs_no_payload():
@@ -259,12 +296,21 @@ def test_a_constant_costs_no_payload():
 
 def test_the_cheapest_model_wins():
     flat = RNG.integers(-31, 32, 5000).astype(np.int32)
-    assert isinstance(choose_model(flat), Uniform)
-    gaussian = choose_model(np.rint(RNG.normal(0, 12, 5000)).astype(np.int32))
+    assert isinstance(model_of(flat), Uniform)
+    gaussian = model_of(np.rint(RNG.normal(0, 12, 5000)))
     assert isinstance(gaussian, Curve)
     assert gaussian.family == "gaussian"
-    two_humps = np.rint(np.concatenate([RNG.normal(-40, 5, 9000), RNG.normal(30, 7, 9000)])).astype(np.int32)
-    assert isinstance(choose_model(two_humps), Histogram)
+    two_humps = np.rint(np.concatenate([RNG.normal(-40, 5, 9000), RNG.normal(30, 7, 9000)]))
+    assert isinstance(model_of(two_humps), Histogram)
+    wide = model_of(np.rint(RNG.laplace(0, 3000, 400)))
+    assert isinstance(wide, Curve)
+    assert wide.family == "laplace"
+    pruned = RNG.laplace(0, 9, 4000)
+    pruned[np.abs(pruned) < 6] = 0
+    holed = model_of(np.rint(pruned))
+    assert isinstance(holed, Curve)
+    assert holed.hole == 5
+    assert holed.spike > 20
 
 
 def test_the_estimated_cost_is_the_real_one():
@@ -275,7 +321,9 @@ def test_the_estimated_cost_is_the_real_one():
     ):
         array = symbols.astype(np.int32)
         model_section, words = code(array)
-        estimate = cost_bits(choose_model(array), Counts.of(array)) / 8
+        model, bits = choose_model(Counts.of(array))
+        assert bits == cost_bits(model, Counts.of(array))
+        estimate = bits / 8
         assert estimate - 1 <= len(model_section) + len(words) <= estimate + 9
 
 
@@ -292,6 +340,43 @@ def test_what_cannot_be_coded_is_refused(symbols, message):
         SymbolWriter().write(symbols)
 
 
+# ---- classes that are known beforehand
+
+
+@given(st.lists(st.tuples(st.integers(-300, 300), st.integers(0, 5)), max_size=200), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_classes_given_beforehand(pairs, given_models):
+    symbols = np.array([symbol for symbol, _ in pairs], dtype=np.int32)
+    classes = np.array([number for _, number in pairs], dtype=np.uint8)
+    models = [Curve(family="laplace", scale=30 + 8 * number) for number in range(6)] if given_models else None
+    writer = SymbolWriter()
+    writer.write(symbols, classes=classes, models=models)
+    writer.write(symbols)
+    reader = SymbolReader(*writer.finish())
+    assert np.array_equal(reader.read(symbols.size, classes=classes, models=models), symbols)
+    assert np.array_equal(reader.read(symbols.size), symbols)
+    reader.finish()
+
+
+def test_classes_save_what_they_know():
+    classes = RNG.integers(0, 4, 20_000).astype(np.uint8)
+    symbols = np.rint(RNG.laplace(size=20_000) * 4.0**classes).astype(np.int32)
+    writer = SymbolWriter()
+    writer.write(symbols, classes=classes)
+    by_class = sum(map(len, writer.finish()))
+    assert by_class < 0.92 * sum(map(len, code(symbols)))
+    alone = sum(sum(map(len, code(symbols[classes == number]))) for number in range(4))
+    assert by_class < alone + 4
+
+
+def test_wrong_classes_and_models_are_refused():
+    symbols = np.array([1, 2, 9], dtype=np.int32)
+    with pytest.raises(ValueError, match="2 classes for 3 symbols"):
+        SymbolWriter().write(symbols, classes=np.zeros(2, np.uint8))
+    with pytest.raises(ValueError, match="symbol 9 is none of the model's"):
+        SymbolWriter().write(symbols, models=[Uniform(lowest=0, symbol_count=5)])
+
+
 # ---- damage
 
 
@@ -301,7 +386,24 @@ def test_left_over_words_are_refused():
     with pytest.raises(BitstreamError, match="words are left over"):
         decode((model_section, words + bytes(range(16))), symbols.size)
     with pytest.raises(BitstreamError, match="not a multiple of 4"):
-        SymbolReader(model_section, words + b"x")
+        SymbolReader(model_section, bytes(5), version=1)
+
+
+@given(st.lists(st.integers(-40, 40), max_size=60), st.integers(1, 12))
+@settings(deadline=None, max_examples=60)
+def test_zero_bytes_behind_the_words_say_nothing(symbols, count):
+    model_section, words = code(symbols)
+    assert not words.endswith(b"\0")
+    assert decode((model_section, words + bytes(count)), len(symbols))[0].tolist() == symbols
+
+
+def test_too_many_tables_are_refused():
+    symbols = np.array([0, 30000], dtype=np.int32)
+    sections = code(symbols, symbols)
+    reader = SymbolReader(*sections, max_table_entries=100_000)
+    reader.read(2)
+    with pytest.raises(BitstreamError, match="more and larger tables"):
+        reader.read(2)
 
 
 def test_an_escape_beyond_the_range_is_refused():
@@ -316,7 +418,7 @@ def test_the_coders_panic_does_not_escape():
     with pytest.raises(BaseException, match="must be positive") as panic:
         constriction.stream.model.QuantizedGaussian(0, 10, 1.0, 0.0)
     assert not isinstance(panic.value, Exception)
-    with pytest.raises(BitstreamError, match="entropy coder refuses"), entropy._coder_errors():
+    with pytest.raises(BitstreamError, match="entropy coder refuses"), coder_errors():
         constriction.stream.model.QuantizedGaussian(0, 10, 1.0, 0.0)
-    with pytest.raises(KeyboardInterrupt), entropy._coder_errors():
+    with pytest.raises(KeyboardInterrupt), coder_errors():
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The same codecs on a GPU: as good a fit, and decoding that agrees with the CPU's to one level."""
+"""The same codecs on a GPU: as good a fit and tuning, and decoding that agrees with the CPU's to one level."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from framefold.codecs.base import Codec, FitSettings
+from framefold.codecs.base import Codec, FitSettings, RateSettings
 from framefold.codecs.gridnerv import GridNerv, GridNervConfig
 from framefold.codecs.metrics import psnr
 from framefold.codecs.nerv import Nerv, NervConfig
+from framefold.codecs.rate.targets import RateTarget
 from framefold.codecs.siren import Siren, SirenConfig
+from framefold.codecs.stream import bitstream
 from framefold.codecs.testing import make_clip, moving_shapes, run_fit
 
 CODECS: list[tuple[Codec, int, str]] = [
@@ -31,3 +33,25 @@ def test_a_gpu_fits_as_well_and_decodes_alike(gpu: str, codec: Codec, frames: in
     network = replace(on_gpu, target=None)
     there, here = codec.reconstruct(network, device=gpu).frames, codec.reconstruct(network).frames
     assert np.abs(there.astype(int) - here.astype(int)).max() <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("codec", "frames", "kind"), CODECS, ids=lambda value: getattr(value, "name", ""))
+def test_a_gpu_tunes_for_rate_and_its_stream_holds_the_same_integers(
+    gpu: str, codec: Codec, frames: int, kind: str
+) -> None:
+    clip = make_clip(moving_shapes(frames, 45, 60), kind=kind)
+    network = run_fit(codec.fit(clip, FitSettings(steps=300, device=gpu)))
+    rate, settings = RateSettings(target=RateTarget(bits_per_weight=5)), FitSettings(steps=100, device=gpu)
+    tuned = run_fit(codec.tune_for_rate(network, rate, settings))
+    stream = bitstream.encode(tuned)
+    decoded = bitstream.decode(stream, span=tuned.span, codec=tuned.codec, config=tuned.config)
+    for name, tensor in tuned.tensors.items():
+        assert np.array_equal(decoded.tensors[name].symbols, tensor.symbols)
+        assert np.array_equal(decoded.tensors[name].dequantize(), tensor.dequantize())
+    assert 8 * len(stream) == pytest.approx(5 * sum(tensor.size for tensor in network.tensors.values()), rel=0.03)
+    there, here = (
+        psnr(codec.reconstruct(decoded.dequantize(), device=each).frames, clip.frames) for each in (gpu, "cpu")
+    )
+    assert there == pytest.approx(here, abs=0.05)
+    assert here > psnr(codec.reconstruct(network).frames, clip.frames) - 2

@@ -15,7 +15,7 @@ from framefold.codecs.gridnerv import GridNerv, GridNervConfig
 from framefold.codecs.inr import estimated_bits
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.network import FittedNetwork
-from framefold.codecs.prune import magnitude_masks
+from framefold.codecs.pruning.prune import magnitude_masks
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.testing import make_clip, moving_shapes, run_fit
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from framefold.codecs.clip import Source, Span
 from framefold.codecs.network import FittedNetwork
-from framefold.codecs.prune import apply_masks, magnitude_masks
+from framefold.codecs.pruning.prune import (
+    apply_masks,
+    magnitude_masks,
+    magnitude_scores,
+    masks_of,
+    sensitivity_scores,
+    size_normalised_scores,
+)
 
 SPAN = Span(source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,))
 
@@ -72,6 +79,52 @@ def test_a_tensor_that_diverged_is_named(bad):
 def test_keep_must_be_a_share(keep):
     with pytest.raises(ValueError, match="0 < keep <= 1"):
         magnitude_masks({"a": f32([[1]])}, keep)
+
+
+def test_small_layers_are_spared_by_their_size():
+    tensors = {"small": f32([[1.0, 1.1]]), "large": np.linspace(1.2, 2, 50, dtype=np.float32).reshape(5, 10)}
+    assert not masks_of(tensors, magnitude_scores(tensors), 50 / 52)["small"].any()
+    masks = masks_of(tensors, size_normalised_scores(tensors), 50 / 52)
+    assert masks["small"].all()
+    assert np.flatnonzero(~masks["large"]).tolist() == [0, 1]
+
+
+def test_size_is_what_is_not_pruned_yet():
+    scores = size_normalised_scores({"w": f32([[3, 0, -4, 0], [0, 0, 5, 6]]), "gone": f32([[0, 0]]), "bias": f32([1])})
+    assert scores["w"].tolist() == [[1.5, 0, 2, 0], [0, 0, 2.5, 3]]
+    assert scores["gone"].tolist() == [[0, 0]]
+    assert "bias" not in scores
+
+
+@given(st.floats(0.1, 1), st.integers(0, 5))
+def test_equal_layers_are_pruned_by_magnitude_whatever_their_size(keep, seed):
+    rng = np.random.default_rng(seed)
+    tensors = {name: rng.normal(size=(4, 9)).astype(np.float32) for name in "abc"}
+    by_size, by_magnitude = masks_of(tensors, size_normalised_scores(tensors), keep), magnitude_masks(tensors, keep)
+    assert all(np.array_equal(by_size[name], by_magnitude[name]) for name in tensors)
+
+
+def test_sensitive_weights_stay_though_they_are_small():
+    tensors = {"a": f32([[0.1, 2]]), "b": f32([[-1, 1e-30]]), "bias": f32([7])}
+    sensitivity = {"a": f32([[1000, 1]]), "b": f32([[3, 1e30]]), "bias": f32([1])}
+    scores = sensitivity_scores(tensors, sensitivity)
+    assert scores["a"] == pytest.approx(np.array([[10, 4]]), rel=1e-6)
+    assert scores["b"] == pytest.approx(np.array([[3, 1e-30]]), rel=1e-6)  # too small for float32
+    masks = masks_of(tensors, scores, 0.5)
+    assert masks["a"].tolist() == [[True, True]]
+    assert masks["b"].tolist() == [[False, False]]
+    assert masks["bias"].all()
+
+
+def test_sensitivity_must_fit_the_tensors():
+    tensors = {"a": f32([[1, 2]])}
+    with pytest.raises(ValueError, match=r"sensitivity of tensor 'a' is missing, the tensor is \(1, 2\)"):
+        sensitivity_scores(tensors, {})
+    with pytest.raises(ValueError, match=r"sensitivity of tensor 'a' is of shape \(2,\), the tensor is"):
+        sensitivity_scores(tensors, {"a": f32([1, 2])})
+    scores = sensitivity_scores(tensors, {"a": f32([[np.nan, 1]])})
+    with pytest.raises(ValueError, match="scores of tensor 'a' hold NaN"):
+        masks_of(tensors, scores, 0.5)
 
 
 def test_masks_are_applied_without_touching_the_original():

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from framefold.codecs.clip import Source, Span
 from framefold.codecs.network import FittedNetwork
-from framefold.codecs.quantize import fine_tensors, quantize
-from framefold.codecs.steps import step_exponents
+from framefold.codecs.quantizing.quantize import fine_tensors, quantize
+from framefold.codecs.quantizing.steps import step_exponents
 
 SPAN = Span(source=Source(name="a.png", kind="image", sha256="0" * 64, size_bytes=1, width=1, height=1), pts=(0,))
 

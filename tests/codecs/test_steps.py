@@ -8,7 +8,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefold.codecs.steps import MAX_EXPONENT, MIN_EXPONENT, covering_exponents, step_exponents, step_values
+from framefold.codecs.quantizing.steps import (
+    MAX_EXPONENT,
+    MIN_EXPONENT,
+    covering_exponents,
+    step_exponents,
+    step_values,
+)
 
 ALL = np.arange(MIN_EXPONENT, MAX_EXPONENT + 1, dtype=np.int32)
 

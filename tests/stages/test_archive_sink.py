@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from framefold.codecs import bitstream
 from framefold.codecs.base import FitSettings
 from framefold.codecs.carried import AttachmentRef, Carried, Track
 from framefold.codecs.clip import Clip, Source, Span
 from framefold.codecs.network import Bitstream
-from framefold.codecs.quantize import quantize
+from framefold.codecs.quantizing.quantize import quantize
 from framefold.codecs.rest import Attachment, Packet, Packets
+from framefold.codecs.stream import bitstream
 from framefold.pipeline.archive import ArchiveError, ArchiveReader, ArchiveWriter, ShardReader, lock, verify
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Row, StageContext

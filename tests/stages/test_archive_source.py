@@ -269,7 +269,7 @@ def test_an_attachment_of_several_sources_comes_once(tmp_path: Path, read: Any) 
 @pytest.mark.parametrize(
     ("at", "label"),
     [
-        (bytes([0, 33]), "film.mp4 p"),
+        (bytes([0, 33, 0, 34]), "film.mp4 p"),
         (FONT, f"film.mp4 attachment {sha256(FONT)[:8]}"),
         (bytes.fromhex(sha256(FONT)), "attachment in a"),
         (b"picture", "u"),

@@ -12,9 +12,10 @@ import pytest
 
 from framefold.codecs import fitting
 from framefold.codecs.clip import Clip, ImageBatch
-from framefold.codecs.network import FittedNetwork
+from framefold.codecs.network import FittedNetwork, SymbolTensors
 from framefold.codecs.testing import make_clip, moving_shapes
-from framefold.pipeline import keepsake
+from framefold.pipeline import keepsake, spec
+from framefold.pipeline.errors import SpecError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Progress, StageContext
 from framefold.stages.fit import Fit, FitConfig
@@ -183,3 +184,68 @@ def test_a_kept_network_of_other_pixels_is_damage(siren: Fit, pictures: ImageBat
     others = ImageBatch(pictures=pictures.pictures[1:])
     with pytest.raises(keepsake.DamagedKeepsake, match=r"the item holds no 0\.png"):
         siren.restored(item(others), siren.packed(network))
+
+
+def tuned_networks(outputs: list[Any]) -> list[SymbolTensors]:
+    return [output for output in outputs if isinstance(output, SymbolTensors)]
+
+
+def assert_same_symbols(one: SymbolTensors, other: SymbolTensors) -> None:
+    assert replace(one, tensors={}) == replace(other, tensors={})
+    for name, tensor in one.tensors.items():
+        assert np.array_equal(tensor.symbols, other.tensors[name].symbols)
+        assert np.array_equal(tensor.steps, other.tensors[name].steps)
+
+
+@pytest.fixture
+def with_rate() -> Fit:
+    return stage({"name": "siren", "width": 8, "depth": 2}, budget={"steps": 10}, rate={"share": 0.4})
+
+
+@pytest.mark.parametrize("at", [3, 7, 13])
+def test_a_fit_with_rate_gives_integers_and_goes_on_from_either_part(
+    with_rate: Fit, pictures: ImageBatch, tmp_path: Path, at: int
+) -> None:
+    whole = tuned_networks(list(with_rate.process(item(pictures))))
+    assert [symbols.target for symbols in whole] == list(pictures)
+    kept = checkpoint(with_rate, pictures, at=at, folder=tmp_path)
+    assert kept["fit"]["part"] == ("fit" if at < 8 else "tune")
+    for one, other in zip(tuned_networks(list(with_rate.process(item(pictures, kept)))), whole, strict=True):
+        assert_same_symbols(one, other)
+    packed = through_a_file(with_rate.packed(whole[1]), tmp_path)
+    assert packed.target is None
+    assert_same_symbols(with_rate.restored(item(pictures), packed), whole[1])
+
+
+PIPELINE = """\
+pipeline: rate
+stages:
+  pictures: {stage: image_source, path: .}
+  fitted: {stage: fit, inputs: [pictures], codec: {name: siren}, rate: {share: 0.5}}
+  next: {stage: NEXT, inputs: [fitted]}
+"""
+
+
+@pytest.mark.parametrize("after", ["entropy_encode", "quantize", "prune", "finetune"])
+def test_integers_connect_to_the_coder_and_to_nothing_that_wants_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text(PIPELINE.replace("NEXT", after))
+    with pytest.raises(SpecError) as caught:
+        spec.load(tmp_path / "p.yaml")
+    wrong = [str(problem) for problem in caught.value.problems if "next.inputs" in str(problem)]
+    if after == "entropy_encode":
+        assert wrong == []
+    else:
+        (problem,) = wrong
+        assert "SymbolTensors" in problem
+        assert "FittedNetwork" in problem
+
+
+def test_rate_is_a_part_of_the_keys_only_where_it_is_used() -> None:
+    plain, tuned = (FitConfig.model_validate({"codec": {"name": "siren"}, **more}) for more in ({}, {"rate": {}}))
+    assert "rate" not in plain.model_dump(mode="json")
+    assert tuned.model_dump(mode="json")["rate"] == {"share": 0.3}
+    assert Fit.ports(plain).emits == {"out": FittedNetwork}
+    assert Fit.ports(tuned).emits == {"out": SymbolTensors}

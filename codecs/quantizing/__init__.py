@@ -1,0 +1,1 @@
+"""Weights to integers: steps, sensitivity, rounding, the trellis."""

@@ -1,0 +1,256 @@
+"""Fine-tunes a fitted network for its rate, from its sensitivity to the symbols that meet a target.
+
+```
+network --> sensitivity --> Allocation: steps that come near the target
+                              |
+              RateAwareNetwork: weights, steps and the price of a bit learn together
+                              |
+              values and steps --> symbols, trimmed by rate-aware rounding until the stream meets the target
+```
+The tuning aims a little beyond the target, for trimming can only take bits away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from framefold.codecs.base import FitProgress, FitSettings, Masks, RateSettings, RateTuning
+from framefold.codecs.fit_state import Kind, own_state, state_of
+from framefold.codecs.fitting import FitPlan, fit
+from framefold.codecs.metrics import psnr
+from framefold.codecs.network import FittedNetwork, QuantizedTensor, SymbolTensors
+from framefold.codecs.quantizing.allocation import Allocation
+from framefold.codecs.quantizing.rounding import BitTable, rate_aware_symbols
+from framefold.codecs.quantizing.steps import EXPONENTS_PER_OCTAVE, MAX_EXPONENT, step_exponents, step_values
+from framefold.codecs.rate.rate_aware import EXPONENT_RATE, PRICE_TO_SQUARES, Grid, RateAwareNetwork, Steering
+from framefold.codecs.rate.rate_control import RateControl
+from framefold.codecs.rate.rate_search import Candidate
+from framefold.codecs.rate.targets import RateTarget
+from framefold.codecs.stream import bitstream
+from framefold.codecs.stream.symbol_models import MAX_SYMBOL
+
+if TYPE_CHECKING:
+    from framefold.codecs.inr import NetworkCodec
+
+STEPS_SHARE = 5
+"""Without a budget, one n-th of the steps of a fit."""
+GAIN_DB = 0.3
+"""What the tuning is expected to gain: a target in dB begins at steps that would miss it by this ..."""
+GAIN_BYTES = 1.12
+"""... and a target in bytes at steps that would exceed it by this factor."""
+SURPLUS, SURPLUS_DB = 1.01, 0.06
+"""How far beyond the target the tuning aims."""
+ADDED_ERROR = 0.3
+"""Without a target, rounding may add this share of the network's own squared error, before tuning."""
+LEAST_ADDED = 0.08
+"""With a target in dB, at least this share of what is wanted, or of the network's own where that is more."""
+TRIM = 1 / 16
+"""Squared steps per bit, that trimming's knob counts in."""
+HEAVIEST_TRIM = 12.0
+COARSER_FROM = 4.0
+"""Of trimming's knob: from here on steps grow too, by ..."""
+COARSER = 2.0
+"""... so many places on their grid each. Costs quality, and is for short tunings, which end far off their target."""
+WEIGHT_RATE = 0.2
+"""Learning rate of the weights, in those of a fit."""
+WARM_UP = 0.03
+
+
+def tune_for_rate(
+    codec: NetworkCodec[Any], network: FittedNetwork, rate: RateSettings, settings: FitSettings, kind: Kind
+) -> RateTuning:
+    """Tune and quantize as `Codec.tune_for_rate` says; `kind` labels the states."""
+    if network.target is None:
+        raise ValueError(f"{network.span.label}: rate-aware tuning needs the pixels the network was fitted to")
+    run = own_state(settings.resume, kind)
+    yield FitProgress(fraction=0.0, step=0)  # what follows may take seconds
+    wrapped = _wrapped(codec, network, rate.target, settings)
+    plan = _plan(codec, network, settings, wrapped.grids)
+    for progress in fit(wrapped, network.target.frames, plan, masks=_zeros(network), resume=run):
+        bits = _stream_bits(codec, _symbols(network, wrapped.quantized())) if progress.fraction == 1 else None
+        yield replace(progress, bits=bits, state=partial(state_of, progress, kind))
+    return (yield from _trimmed(codec, network, wrapped.eval(), rate.target, settings.device))
+
+
+def _wrapped(
+    codec: NetworkCodec[Any], network: FittedNetwork, target: RateTarget | None, settings: FitSettings
+) -> RateAwareNetwork:
+    """The network with the steps, the price of a bit and the steering that suit the target."""
+    allocation = Allocation.of(network, codec.sensitivity(network, device=settings.device))
+    fitted_mse = _mse(_psnr_db(codec, network, settings.device))
+    fineness = _first_fineness(allocation, target, fitted_mse)
+    _, module = codec.load(network)
+    return RateAwareNetwork(
+        module,
+        {name: _grid(allocation, name, fineness) for name in network.tensors},
+        price=4**fineness / PRICE_TO_SQUARES,  # -dD/dR of fine steps, where D = weights * 4**fineness / 12
+        steering=_steering(allocation, target),
+        count=lambda tensors: _stream_bits(codec, _symbols(network, tensors)),
+        seed=settings.seed,
+    )
+
+
+def _first_fineness(allocation: Allocation, target: RateTarget | None, fitted_mse: float) -> float:
+    if target is None:
+        return allocation.fineness_for(ADDED_ERROR * fitted_mse)
+    bytes_ = target.bytes_for(allocation.network.span, allocation.weights)
+    if bytes_ is not None:
+        return _fineness_with_tables(allocation, 8 * GAIN_BYTES * bytes_)
+    least = LEAST_ADDED * max(_mse(target.value), fitted_mse)  # out of reach, more bits would be of no use
+    return allocation.fineness_for(max(_mse(target.value - GAIN_DB) - fitted_mse, least))
+
+
+def _fineness_with_tables(allocation: Allocation, bits: float) -> float:
+    """Where a stream takes about so many bits: in that of a small network symbols are but a part of them."""
+    plain = allocation.at(allocation.fineness_at(bits), rounding="nearest")
+    tables = max(0.0, 8.0 * len(bitstream.encode(plain, contexts=False)) - bits)
+    return allocation.fineness_at(max(bits - tables, bits / 4))
+
+
+def _steering(allocation: Allocation, target: RateTarget | None) -> Steering:
+    if target is None:
+        return Steering()
+    bytes_ = target.bytes_for(allocation.network.span, allocation.weights)
+    if bytes_ is not None:
+        return Steering(bits=8 * SURPLUS * bytes_)
+    return Steering(mse=_mse(target.value + SURPLUS_DB))
+
+
+def _grid(allocation: Allocation, name: str, fineness: float) -> Grid:
+    shared, parent = allocation.on_parents_grid(name, fineness), allocation.network.parent
+    exponents = step_exponents(shared.steps) if shared else None
+    if shared and parent and exponents is not None:
+        axis = shared.axis if shared.steps.size > 1 else None
+        return Grid(exponents=exponents, axis=axis, origin=parent.tensors[name].symbols)
+    return Grid(exponents=allocation.exponents(name, fineness), axis=allocation.splits[name].axis)
+
+
+def _plan(
+    codec: NetworkCodec[Any], network: FittedNetwork, settings: FitSettings, grids: Mapping[str, Grid]
+) -> FitPlan:
+    """Say how the weights learn: as in a fit but more slowly, and counted in steps; steps have their own rate."""
+
+    def factor(name: str) -> float:
+        own = next((value for prefix, value in usual.rate_factors.items() if name.startswith(prefix)), 1.0)
+        return own / float(step_values(grids[name].exponents).astype(np.float64).mean())
+
+    usual = codec.plan(codec.from_config(network.config).config, network.span.shape)
+    budget = FitSettings(steps=max(1, (usual.steps or 1000) // STEPS_SHARE))
+    plan = usual.overridden(budget).overridden(settings)
+    peak = settings.learning_rate or WEIGHT_RATE * usual.learning_rate
+    return replace(
+        plan,
+        learning_rate=peak,
+        rate_factors={"shifts.": EXPONENT_RATE / peak} | {f"network.{name}": factor(name) for name in network.tensors},
+        warm_up=WARM_UP,
+        clip_norm=None,
+        target_psnr_db=None,
+    )
+
+
+def _zeros(network: FittedNetwork) -> Masks:
+    """What was pruned stays pruned: tensors of two and more axes keep their exact zeros."""
+    return {
+        f"network.{name}": tensor != 0
+        for name, tensor in network.tensors.items()
+        if tensor.ndim > 1 and not tensor.all()
+    }
+
+
+def _trimmed(
+    codec: NetworkCodec[Any],
+    network: FittedNetwork,
+    wrapped: RateAwareNetwork,
+    target: RateTarget | None,
+    device: str,
+) -> RateTuning:
+    """Round; with a target, let small gains in rate decide near ties until the stream meets it."""
+    tensors = wrapped.quantized()
+    tuned = _symbols(network, tensors)
+    if target is None:
+        return tuned
+    trim = _Trim(tuned, wrapped)
+    pixels = network.target if target.kind == "psnr_db" else None  # for a size, its bytes alone decide
+    control = RateControl(
+        network=replace(tuned.dequantize(), target=pixels),
+        target=target,
+        codec=codec,
+        quantize=trim.at,
+        encode=partial(bitstream.encode, rules=codec.context_rule),
+        device=device,
+        fineness_for=lambda mse: 0.0,
+        finest=0.0,
+        coarsest=HEAVIEST_TRIM,
+    )
+    return (yield from _told(control.run()))
+
+
+def _told(search: Generator[Candidate, None, SymbolTensors]) -> RateTuning:
+    """Trimming as progress."""
+    while True:
+        try:
+            candidate = next(search)
+        except StopIteration as end:
+            symbols: SymbolTensors = end.value
+            return symbols
+        yield FitProgress(fraction=1.0, step=0, bits=8.0 * candidate.bytes)
+
+
+def _symbols(network: FittedNetwork, tensors: Mapping[str, QuantizedTensor]) -> SymbolTensors:
+    return SymbolTensors(
+        span=network.span,
+        codec=network.codec,
+        config=network.config,
+        tensors=tensors,
+        target=network.target,
+        parent=network.parent,
+    )
+
+
+def _psnr_db(codec: NetworkCodec[Any], network: FittedNetwork, device: str) -> float:
+    if network.target is None:
+        raise ValueError(f"{network.span.label}: there are no pixels to compare with")
+    return psnr(codec.reconstruct(network, device=device).frames, network.target.frames)
+
+
+def _stream_bits(codec: NetworkCodec[Any], symbols: SymbolTensors) -> float:
+    return 8.0 * len(bitstream.encode(symbols, rules=codec.context_rule))
+
+
+def _mse(psnr_db: float) -> float:
+    return float(10 ** (-psnr_db / 10))
+
+
+class _Trim:
+    """The tuned values, rounded with more or less regard to rate."""
+
+    def __init__(self, tuned: SymbolTensors, wrapped: RateAwareNetwork) -> None:
+        self._tuned = tuned
+        self._origins = {name: wrapped.grids[name].origin for name in tuned.tensors}
+        self._values = wrapped.values()
+
+    def at(self, knob: float) -> SymbolTensors:
+        """Symbols at a rate weight of `knob * TRIM`; 0 is plain rounding."""
+        if knob <= 0:
+            return self._tuned
+        places, count = COARSER * max(0.0, knob - COARSER_FROM), len(self._tuned.tensors)
+        tensors = {
+            name: self._rounded(name, tensor, knob * TRIM, int(places + index / count))
+            for index, (name, tensor) in enumerate(self._tuned.tensors.items())
+        }
+        return replace(self._tuned, tensors=tensors)
+
+    def _rounded(self, name: str, tensor: QuantizedTensor, rate_weight: float, places: int) -> QuantizedTensor:
+        origin, values = self._origins[name], self._values[name].astype(np.float64)
+        if origin is None and (exponents := step_exponents(tensor.steps)) is not None and places:
+            tensor = replace(tensor, steps=step_values(np.minimum(exponents + np.int32(places), MAX_EXPONENT)))
+            values = values * 2 ** (-places / EXPONENTS_PER_OCTAVE)
+        base = np.zeros((), np.int32) if origin is None else origin
+        values = np.clip(values, -MAX_SYMBOL, MAX_SYMBOL) - base
+        symbols = rate_aware_symbols(values, np.ones(()), BitTable.of(np.rint(values).astype(np.int32)), rate_weight)
+        return replace(tensor, symbols=symbols + base)
