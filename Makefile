@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench bench-archive bench-engine fuzz chaos clean
+.PHONY: help install run test lint check format bench bench-archive bench-engine bench-weights fuzz chaos clean
 
 help:     ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -42,6 +42,9 @@ bench-engine: install ## measure the engine beside Ray Data and cosmos-xenna; in
 
 bench-archive: install ## measure the archive beside ZIP, Zarr and MCAP; installs them apart, on first use
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/archive.py
+
+bench-weights: install ## measure weights to bytes beside NNCodec, zstd and Huffman; installs NNCodec apart, on first use
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/weights.py
 
 fuzz: install ## read 50,000 forged archives; takes some minutes
 	FRAMEFOLD_FUZZ_RUNS=$${FRAMEFOLD_FUZZ_RUNS:-50000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz

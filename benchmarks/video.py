@@ -152,9 +152,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="append the rows here")
     args = parser.parse_args()
     original = read_frames(CLIP)
-    quick = ["fitted.budget.seconds=10"] if args.quick else []
-    # At 6 bits one step per tensor costs NeRV half a decibel and more, and it has bytes to spare here.
-    nerv = ["fitted.codec={name: nerv, size: M}", "symbols.granularity=channel", *quick]
+    quick = ["fitted.budget.seconds=10", "symbols.budget.seconds=5"] if args.quick else []
+    nerv = ["fitted.codec={name: nerv, size: M}", *quick]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = [framefold_line("gridnerv", quick, folder, original), framefold_line("nerv", nerv, folder, original)]
