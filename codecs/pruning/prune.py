@@ -34,11 +34,6 @@ Scores = Mapping[str, Score]
 """Per weight tensor an array of its shape, >= 0: the lowest go first."""
 
 
-def magnitude_masks(tensors: Mapping[str, FloatTensor], keep: float) -> Masks:
-    """Keep the weights of largest magnitude; see `masks_of`."""
-    return masks_of(tensors, magnitude_scores(tensors), keep)
-
-
 def magnitude_scores(tensors: Mapping[str, FloatTensor]) -> Scores:
     """|w| of every weight."""
     return {name: np.abs(tensor) for name, tensor in weights_of(tensors).items()}

@@ -23,7 +23,7 @@ from framefold.codecs.rate.rate_model import estimated_bits
 from framefold.codecs.stream.symbol_models import MAX_SYMBOL
 
 EVERY = 4
-"""The rate joins the loss of every fourth step, four times over: a tenth of the time, the same result."""
+"""The rate joins the loss of every fourth step, four times over; in every step it costs time and gained nothing."""
 HARD_FROM = 0.5
 """Share of the budget after which weights are rounded, no longer blurred by noise, ..."""
 PULL = 1.0
@@ -45,6 +45,7 @@ The bits move a quarter as far as the price, the error by the share of it that i
 divided): so a deviation lives for a twentieth and a tenth of the budget.
 """
 LEAST_SHARE = 0.03
+"""Rounding counts as at least this share of the error: a smaller one would make the gain swing."""
 FURTHEST = 3.0
 """Octaves between the first price and any other."""
 COUNTED_AT = (0.0, 0.3, 0.6, 0.8)

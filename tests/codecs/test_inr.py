@@ -15,7 +15,7 @@ from framefold.codecs.gridnerv import GridNerv, GridNervConfig
 from framefold.codecs.inr import estimated_bits
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.network import FittedNetwork
-from framefold.codecs.pruning.prune import magnitude_masks
+from framefold.codecs.pruning.prune import magnitude_scores, masks_of
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.testing import make_clip, moving_shapes, run_fit
 
@@ -197,7 +197,7 @@ def test_every_codec_goes_on_with_a_fine_tuning(codec_and_clip, every_step):
     codec, clip = codec_and_clip
     settings = FitSettings(steps=60, seed=2)
     network = run_fit(codec.fit(clip, FitSettings(steps=10)))
-    masks = magnitude_masks(network.tensors, keep=0.7)
+    masks = masks_of(network.tensors, magnitude_scores(network.tensors), 0.7)
     whole = run_fit(codec.finetune(network, masks, settings))
     states = states_of(codec.finetune(network, masks, settings))
     for step in (0, 1, 33, 54, 60):

@@ -11,7 +11,6 @@ from framefold.codecs.clip import Source, Span
 from framefold.codecs.network import FittedNetwork
 from framefold.codecs.pruning.prune import (
     apply_masks,
-    magnitude_masks,
     magnitude_scores,
     masks_of,
     sensitivity_scores,
@@ -27,6 +26,10 @@ def network(**tensors):
 
 def f32(values):
     return np.array(values, dtype=np.float32)
+
+
+def magnitude_masks(tensors, keep):
+    return masks_of(tensors, magnitude_scores(tensors), keep)
 
 
 def test_the_largest_weights_of_the_whole_network_stay():
