@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from framefold.codecs.base import FitSettings
 from framefold.codecs.gridnerv import GridNerv, GridNervConfig
 from framefold.codecs.network import FittedNetwork, Parent, QuantizedTensor
-from framefold.codecs.pruning.prune import apply_masks, magnitude_masks
+from framefold.codecs.pruning.prune import apply_masks, magnitude_scores, masks_of
 from framefold.codecs.quantizing.parent_steps import on_parents_grid
 from framefold.codecs.quantizing.quantize import quantize
 from framefold.codecs.siren import Siren, SirenConfig
@@ -55,7 +55,7 @@ def test_what_is_held_does_not_move_and_all_else_does(base: FittedNetwork) -> No
 
 def test_the_parent_stays_until_the_stream(base: FittedNetwork) -> None:
     network = run_fit(CODEC.fit(CLIP, replace(SHORT, start=WarmStart(network=base))))
-    masks = magnitude_masks(network.tensors, 0.9)
+    masks = masks_of(network.tensors, magnitude_scores(network.tensors), 0.9)
     pruned = apply_masks(network, masks)
     tuned = run_fit(CODEC.finetune(pruned, masks, SHORT))
     symbols = quantize(tuned, bits=8, granularity="channel")
