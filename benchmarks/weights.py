@@ -86,16 +86,17 @@ WAYS: Columns = {
     "bytes": "{bytes:,}",
     "bits per weight": "{bits_per_weight:.2f}",
     "PSNR dB": "{psnr_db:.2f}",
-    "below 8 bits in our coder": "{below}",
+    "below 8 bits, zstd": "{below_zstd}",
+    "in our coder": "{below}",
     "CPU s": "{cpu}",
 }
 BESIDE: Columns = {
     "NNCodec": "{what}",
     "bytes": "{bytes:,}",
     "PSNR dB": "{psnr_db:.3f}",
-    "ours, uniform": "{rate_bytes:,}",
-    "PSNR dB ": "{rate_db:.3f}",
-    "of NNCodec's": "{rate_ratio:.3f}",
+    "ours, uniform": "{uniform_bytes:,}",
+    "PSNR dB ": "{uniform_db:.3f}",
+    "of NNCodec's": "{uniform_ratio:.3f}",
     "ours, trellis": "{trellis_bytes:,}",
     "PSNR dB  ": "{trellis_db:.3f}",
     "of NNCodec's ": "{trellis_ratio:.3f}",
@@ -152,18 +153,18 @@ def show_sizes(rows: Sequence[Row], networks: Sequence[Network]) -> Iterator[str
 
 def _share(row: Row) -> Row:
     return {
-        "below": f"{100 * row['below']:.1f} %" if "below" in row else "",
+        **{name: f"{100 * row[name]:.1f} %" if name in row else "" for name in ("below", "below_zstd")},
         "cpu": f"{row['cpu_s']:.1f}" if "cpu_s" in row else "",
     }
 
 
 def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """The largest of our shares of NNCodec's bytes, uniform beside uniform and trellis beside dependent."""
-    for dependent, rounding in ((False, "rate"), (True, "trellis")):
+    for dependent, ours in ((False, "uniform"), (True, "trellis")):
         for settings in ("defaults", "tuned"):
             those = [row for row in rows if row.get("dependent") == dependent and row["settings"] == settings]
-            worst = max(those, key=lambda row: row[f"{rounding}_ratio"])
-            ours, ratio = "trellis" if dependent else "uniform", worst[f"{rounding}_ratio"]
+            worst = max(those, key=lambda row: row[f"{ours}_ratio"])
+            ratio = worst[f"{ours}_ratio"]
             yield f"- {ours}: at most {ratio:.3f} of NNCodec's bytes ({worst['network']}, {worst['what']})"
     yield ""
 

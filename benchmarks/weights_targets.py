@@ -115,12 +115,12 @@ def measured(clip: Clip, codec: Codec, target: RateTarget, steps: int) -> Line:
 
 def sought(network: FittedNetwork, codec: Codec, target: RateTarget) -> SymbolTensors:
     """The network in the steps that meet the target."""
-    allocation = Allocation.of(network, codec.sensitivity(network))
+    allocation = Allocation.measured(codec, network)
     control = RateControl(
         network=network,
         target=target,
         codec=codec,
-        quantize=partial(allocation.at, rounding="rate"),
+        quantize=partial(allocation.at, rounding=allocation.best_rounding),
         encode=partial(bitstream.encode, rules=codec.context_rule),
         fineness_for=allocation.fineness_for,
         fineness_at=allocation.fineness_at,

@@ -21,6 +21,7 @@ from framefold.codecs.rate.targets import RateTarget
 from framefold.codecs.warm_start import WarmStart
 
 if TYPE_CHECKING:
+    from framefold.codecs.quantizing.curvature import Matrix
     from framefold.codecs.stream.contexts import ContextRule
 
 Loss = Literal["l2", "l1", "l1_ssim"]
@@ -156,6 +157,13 @@ class Codec(ABC):
         """Per weight h >= 0: small errors d of the weights raise the frames' mean squared error by sum(h * d**2).
 
         Float32 of the weights' shapes, samples on the scale 0..1. None from a codec that cannot say.
+        """
+        return None
+
+    def curvature(self, network: FittedNetwork, *, device: str = "cpu") -> Matrix | None:
+        """The same for errors that go together: the mean squared error rises by d' C d; float64 (n, n).
+
+        All weights of all tensors, in their order, flat. None where nobody can say: most networks are too large.
         """
         return None
 

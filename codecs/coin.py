@@ -6,17 +6,12 @@ arXiv 2103.03123), sections 2 and 3. See `Coin` for what differs from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from torch import nn
 
-from framefold.codecs.clip import Clip, ImageBatch, Span
-from framefold.codecs.fitting import FitPlan
-from framefold.codecs.inr import NetworkCodec, Shape
-from framefold.codecs.pruning.channels import ChannelGroup
-from framefold.codecs.siren import SineConfig, SirenNetwork, one_picture, sine_groups, sine_plan
+from framefold.codecs.clip import Span
+from framefold.codecs.siren import SineCodec, SineConfig, one_picture
 
 PRESETS = {"5x20": (5, 20), "5x30": (5, 30), "10x28": (10, 28), "10x40": (10, 40), "13x49": (13, 49)}
 """Name -> (depth, width): 0.07, 0.15, 0.3, 0.6, 1.2 bits per pixel at 768x512 and 16 bits a weight."""
@@ -31,7 +26,7 @@ class CoinConfig(SineConfig):
     )
 
 
-class Coin(NetworkCodec[CoinConfig]):
+class Coin(SineCodec[CoinConfig]):
     """COIN: one small SIREN per picture, of the paper's five sizes; its weights are the code.
 
     ```
@@ -46,27 +41,9 @@ class Coin(NetworkCodec[CoinConfig]):
 
     name: ClassVar[str] = "coin"
     Config = CoinConfig
-    accepts: ClassVar[type[Clip] | type[ImageBatch]] = ImageBatch
-    bits_per_weight: ClassVar[float] = 6.0
 
     def resolve(self, config: CoinConfig, span: Span) -> CoinConfig:
         """Depth and width of the preset, where they are not given."""
         one_picture(self.name, span)
         depth, width = PRESETS[config.preset]
         return config.model_copy(update={"depth": config.depth or depth, "width": config.width or width})
-
-    def build(self, config: CoinConfig, shape: Shape) -> nn.Module:
-        """Make the network, untrained."""
-        return SirenNetwork(config, shape)
-
-    def plan(self, config: CoinConfig, shape: Shape) -> FitPlan:
-        """4,000 steps on lattices of the picture."""
-        return sine_plan(config, shape)
-
-    def channel_groups(self, config: CoinConfig, shape: Shape) -> Sequence[ChannelGroup]:
-        """Features of the sine layers."""
-        return sine_groups(config)
-
-    def narrowed(self, config: CoinConfig, sizes: Mapping[str, int]) -> CoinConfig:
-        """State the new width."""
-        return config.model_copy(update={"width": sizes["width"]})

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from bisect import bisect_right
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -37,6 +38,8 @@ SMALL_ERROR = 1e-4
 MAX_RESTORES = 3
 FLOOR = 1e-3
 """The learning rate never falls below this fraction of its peak."""
+NEXT_PEAK = 0.5
+"""Where a schedule restarts, it does so at this fraction of the peak before."""
 SECONDS_BETWEEN_REPORTS = 1.0
 
 
@@ -84,6 +87,8 @@ class FitPlan:
     loss: Loss = "l2"
     warm_up: float = 0.03
     """Fraction of the budget in which the rate rises linearly; a cosine lowers it over the whole budget."""
+    restarts: tuple[float, ...] = ()
+    """Fractions of the budget, ascending, at each of which a cosine has ended and another, lower one begins."""
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float | None = None
     """Gradients are scaled down to this norm."""
@@ -142,10 +147,21 @@ def fit(
     yield from run.told(1.0)
 
 
-def schedule(fraction: float, warm_up: float) -> float:
-    """Learning rate at `fraction` (0..1) of the budget, relative to its peak."""
-    rise = min(1.0, fraction / warm_up) if warm_up > 0 else 1.0
-    return max(FLOOR, rise * (0.5 + 0.5 * math.cos(math.pi * fraction)))
+def schedule(fraction: float, warm_up: float, restarts: Sequence[float] = ()) -> float:
+    """Learning rate at `fraction` (0..1) of the budget, relative to its peak.
+
+    A cosine, or one after the other (Loshchilov, Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts").
+    """
+    cycle, share = cycle_at(fraction, restarts)
+    peak = NEXT_PEAK**cycle if cycle or warm_up <= 0 else min(1.0, fraction / warm_up)
+    return max(FLOOR, peak * (0.5 + 0.5 * math.cos(math.pi * share)))
+
+
+def cycle_at(fraction: float, restarts: Sequence[float]) -> tuple[int, float]:
+    """Say in which cycle between restarts a fraction of the budget lies, and how far in that, 0..1."""
+    cycle = bisect_right(restarts, fraction)
+    begin, end = (0.0, *restarts, 1.0)[cycle : cycle + 2]
+    return cycle, (fraction - begin) / (end - begin)
 
 
 class _Run:
@@ -211,7 +227,7 @@ class _Run:
     def step(self, fraction: float) -> None:
         """One batch through the network, one step of the optimiser."""
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self.peak * schedule(fraction, self.plan.warm_up)
+            group["lr"] = group["peak"] * self.peak * schedule(fraction, self.plan.warm_up, self.plan.restarts)
         if self.penalised:
             self.penalised.begin_step(self.steps_done, fraction)
         prediction, target = self._batch()

@@ -6,7 +6,7 @@ best (`plan`). This class fits, fine-tunes, and turns stored tensors back into f
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -54,6 +54,23 @@ Shape = tuple[int, int, int, int]
 """(T, 3, H, W)."""
 
 
+class Scaffold(nn.Module, ABC):
+    """What is fitted in the place of a network that cannot learn so well alone: it holds the network.
+
+    Of the rest nothing is stored. `forward` is as the network's; all that changes is in the parameters.
+    """
+
+    network: nn.Module
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Leave in the network all that it needs to stand alone: called once, when the fit is over."""
+
+
 class NetworkCodec(Codec, Generic[ConfigT]):
     """Base of the codecs that store a clip as the parameters of one network.
 
@@ -64,6 +81,8 @@ class NetworkCodec(Codec, Generic[ConfigT]):
     config: ConfigT
     fixes_size: ClassVar[frozenset[str]] = frozenset({"size", "preset", "width"})
     """Options that decide the size if they are stated."""
+    joint_weights: ClassVar[int] = 0
+    """Networks of up to so many weights have a `curvature`."""
 
     @abstractmethod
     def resolve(self, config: ConfigT, span: Span) -> ConfigT:
@@ -105,20 +124,28 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         """Give the configuration after a loss of channels: `sizes` has each size of `channel_groups` as it is then."""
         raise NotImplementedError(f"codec {self.name!r} names groups of channels but no configuration without them")
 
+    def scaffold(self, config: ConfigT, module: nn.Module, frames: Frames) -> Scaffold | None:
+        """Give what a fit from random weights trains in the network's place; by default None: the network itself."""
+        return None
+
     def fit(self, clip: Clip, settings: FitSettings) -> Fitting:
         """Fit a network to the clip's frames; the same seed, steps and start give the same tensors."""
         config = self.resolve(self.config, clip.span)
         plan = self.plan(config, clip.span.shape).overridden(settings)
         self._weigh(config, clip.span.shape)
+        start = settings.start
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(settings.seed)
             module = self.build(config, clip.span.shape)
-        start = settings.start
+            scaffold = None if start else self.scaffold(config, module, clip.frames)
         if start is not None:
             self._begin_from(start, config, module)
         kind = {**self._kind("fit", config), "start": start and start.fingerprint}
-        fitting = fit(module, clip.frames, plan, resume=own_state(settings.resume, kind))
+        plan = plan.within("network.") if scaffold else plan
+        fitting = fit(scaffold or module, clip.frames, plan, resume=own_state(settings.resume, kind))
         yield from _weighed(fitting, module, kind)
+        if scaffold:
+            scaffold.settle()
         return replace(self._network(clip, config, module), parent=start.network.parent if start else None)
 
     def _begin_from(self, start: WarmStart, config: ConfigT, module: nn.Module) -> None:
@@ -153,6 +180,10 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         config, module = self.load(network)
         lattice = self.plan(config, network.span.shape).lattice
         return squared_gradients(module, network.span.frame_count, lattice=lattice, device=device)
+
+    def has_curvature(self, network: FittedNetwork) -> bool:
+        """Whether `curvature` gives one."""
+        return sum(tensor.size for tensor in network.tensors.values()) <= self.joint_weights
 
     def gentle_plan(self, network: FittedNetwork, settings: FitSettings) -> FitPlan:
         """Say how a fitted network is tuned further: a tenth of a fit's steps and rate, unless `settings` differs."""

@@ -73,12 +73,17 @@ class QuantizedTensor:
     trellis: bool = False
     """The symbols were chosen along the paths of `trellis`, and are coded as its levels."""
 
-    def dequantize(self) -> FloatTensor:
-        """Float32 values of the parameter's shape."""
+    @property
+    def spread_steps(self) -> FloatTensor:
+        """The steps with the axes that broadcast to the symbols' shape."""
         shape = [1] * self.symbols.ndim
         if self.steps.size > 1:
             shape[self.axis] = -1
-        return np.multiply(self.symbols.astype(np.float32), self.steps.reshape(shape), dtype=np.float32)
+        return self.steps.reshape(shape)
+
+    def dequantize(self) -> FloatTensor:
+        """Float32 values of the parameter's shape."""
+        return np.multiply(self.symbols.astype(np.float32), self.spread_steps, dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from framefold.codecs.base import CodecConfig
 from framefold.codecs.clip import Clip, ImageBatch, Span
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
+from framefold.codecs.network import FittedNetwork
 from framefold.codecs.pruning.channels import ChannelGroup, Places
+from framefold.codecs.quantizing.curvature import MAX_WEIGHTS, Matrix, gauss_newton, spread_points
 from framefold.codecs.sizing import network_parameters, width_for
 
 PARAMETERS_PER_PIXEL = {"S": 0.05, "M": 0.1, "L": 0.2}
@@ -84,14 +87,76 @@ class SirenNetwork(nn.Module):
 
     def forward(self, indices: Tensor, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
         """LongTensor (B,) of zeros -> (B, 3, h, w), about 0..1: the pixels of `rows` and `columns`."""
+        points = self.points(rows, columns)
+        passes = (points.flatten(0, 1),) if self.training else torch.split(points.flatten(0, 1), POINTS_PER_PASS)
+        colours = torch.cat([self.colours(part) for part in passes])
+        return colours.t().view(1, 3, *points.shape[:2]).expand(len(indices), -1, -1, -1)
+
+    def points(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Positions x, y of the pixels of `rows` and `columns`, -1..1: (h, w, 2)."""
         y, x = torch.meshgrid(self.get_buffer("y")[rows], self.get_buffer("x")[columns], indexing="ij")
-        points = torch.stack((x.flatten(), y.flatten()), 1)
-        passes = (points,) if self.training else torch.split(points, POINTS_PER_PASS)
-        colours = torch.cat([self.head(self.layers(part)) for part in passes])
-        return colours.t().view(1, 3, *x.shape).expand(len(indices), -1, -1, -1)
+        return torch.stack((x, y), 2)
+
+    def colours(self, points: Tensor) -> Tensor:
+        """(N, 2), x and y of -1..1 -> (N, 3), about 0..1."""
+        colours: Tensor = self.head(self.layers(points))
+        return colours
 
 
-class Siren(NetworkCodec[SirenConfig]):
+class _AtOnePoint(nn.Module):
+    """(2,) -> (3,)."""
+
+    def __init__(self, network: SirenNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, point: Tensor) -> Tensor:
+        return self.network.colours(point[None])[0]
+
+
+SineConfigT = TypeVar("SineConfigT", bound=SineConfig)
+
+
+class SineCodec(NetworkCodec[SineConfigT]):
+    """What `Siren` and `coin.Coin` have in common: all but the choice of sizes."""
+
+    accepts: ClassVar[type[Clip] | type[ImageBatch]] = ImageBatch
+    bits_per_weight: ClassVar[float] = 6.0
+    joint_weights: ClassVar[int] = MAX_WEIGHTS
+
+    def build(self, config: SineConfigT, shape: Shape) -> nn.Module:
+        """Make the network, untrained."""
+        return SirenNetwork(config, shape)
+
+    def plan(self, config: SineConfigT, shape: Shape) -> FitPlan:
+        """4,000 steps on lattices of the picture."""
+        return sine_plan(config, shape)
+
+    def channel_groups(self, config: SineConfigT, shape: Shape) -> Sequence[ChannelGroup]:
+        """Features of the sine layers."""
+        return sine_groups(config)
+
+    def narrowed(self, config: SineConfigT, sizes: Mapping[str, int]) -> SineConfigT:
+        """State the new width."""
+        return config.model_copy(update={"width": sizes["width"]})
+
+    def curvature(self, network: FittedNetwork, *, device: str = "cpu") -> Matrix | None:
+        """Measure it at points spread over the picture, for networks of up to `MAX_WEIGHTS`."""
+        if not self.has_curvature(network):
+            return None
+        _, module = self.load(network)
+        one = _AtOnePoint(cast(SirenNetwork, module.to(device)))
+
+        def colour(parameters: Mapping[str, Tensor], point: Tensor) -> Tensor:
+            seen: Tensor = functional_call(one, dict(parameters), (point,))
+            return seen
+
+        parameters = {f"network.{name}": module.get_parameter(name) for name in network.tensors}
+        weights = sum(parameter.numel() for parameter in parameters.values())
+        return gauss_newton(colour, parameters, spread_points(one.network.points().flatten(0, 1), weights, channels=3))
+
+
+class Siren(SineCodec[SirenConfig]):
     """SIREN: pixel position -> sine layers -> colour; one network per picture.
 
     ```
@@ -108,8 +173,6 @@ class Siren(NetworkCodec[SirenConfig]):
 
     name: ClassVar[str] = "siren"
     Config = SirenConfig
-    accepts: ClassVar[type[Clip] | type[ImageBatch]] = ImageBatch
-    bits_per_weight: ClassVar[float] = 6.0
 
     def resolve(self, config: SirenConfig, span: Span) -> SirenConfig:
         """Choose the width whose parameter count is nearest to the size's."""
@@ -120,22 +183,6 @@ class Siren(NetworkCodec[SirenConfig]):
         target = PARAMETERS_PER_PIXEL[config.size] * span.source.height * span.source.width
         best = width_for(target, lambda n: self._count(config, n, span.shape), smallest=4, largest=512)
         return config.model_copy(update={"width": best})
-
-    def build(self, config: SirenConfig, shape: Shape) -> nn.Module:
-        """Make the network, untrained."""
-        return SirenNetwork(config, shape)
-
-    def plan(self, config: SirenConfig, shape: Shape) -> FitPlan:
-        """4,000 steps on lattices of the picture."""
-        return sine_plan(config, shape)
-
-    def channel_groups(self, config: SirenConfig, shape: Shape) -> Sequence[ChannelGroup]:
-        """Features of the sine layers."""
-        return sine_groups(config)
-
-    def narrowed(self, config: SirenConfig, sizes: Mapping[str, int]) -> SirenConfig:
-        """State the new width."""
-        return config.model_copy(update={"width": sizes["width"]})
 
     def _count(self, config: SirenConfig, width: int, shape: Shape) -> int:
         sized = config.model_copy(update={"width": width})

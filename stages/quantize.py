@@ -45,7 +45,8 @@ class QuantizeConfig(Options, frozen=True):
         default=None,
         exclude_if=lambda rounding: rounding is None,
         description="nearest; rate: near ties go to the cheaper symbol; trellis: dependent quantization, 8 states; "
-        "by default rate with mixed precision, the only one that has a choice",
+        "joint: all weights together, for siren and coin of up to 4,096 weights, else rate; by default joint with "
+        "mixed precision, the only one that has a choice",
     )
     target: RateTarget | None = Field(
         default=None,
@@ -106,12 +107,15 @@ class Quantize(Stage):
 
     def _mixed(self, network: FittedNetwork) -> Generator[Progress, None, SymbolTensors]:
         codec = codec_of(network.codec, network.config)
-        sensitivity = None if network.target is None else codec.sensitivity(network, device=self._device)
-        allocation = Allocation.of(network, sensitivity)
-        at = partial(allocation.at, rounding=self.config.rounding or "rate")
+        rounding = None if self.config.rounding == "joint" else self.config.rounding
+        if network.target is None:
+            allocation = Allocation.of(network, None)
+        else:
+            allocation = Allocation.measured(codec, network, jointly=rounding is None, device=self._device)
+        at = partial(allocation.at, rounding=rounding or allocation.best_rounding)
         if self.config.target is None:
             return at(allocation.fineness_at(self.config.bits * allocation.weights))
-        start = None if sensitivity is None else allocation.fineness_for
+        start = None if network.target is None else allocation.fineness_for
         return (
             yield from quantized_to(
                 network,

@@ -13,14 +13,16 @@ On a gridnerv of 113 k weights, 33.53 dB before, all in the same coder: one prec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from framefold.codecs.network import FittedNetwork, FloatTensor, IntTensor, QuantizedTensor, SymbolTensors
+from framefold.codecs.quantizing.curvature import Matrix
+from framefold.codecs.quantizing.joint_rounding import JointRounding
 from framefold.codecs.quantizing.parent_steps import on_parents_grid
 from framefold.codecs.quantizing.quantize import check_finite
 from framefold.codecs.quantizing.rounding import entropy_constrained_uniform
@@ -29,8 +31,12 @@ from framefold.codecs.quantizing.trellis import entropy_constrained
 from framefold.codecs.rate.rate_model import estimated_bits
 from framefold.codecs.stream.symbol_models import MAX_SYMBOL
 
-Rounding = Literal["nearest", "rate", "trellis"]
-"""The nearest symbol; the cheaper of near ones; the cheapest path through two interleaved grids."""
+if TYPE_CHECKING:
+    from framefold.codecs.base import Codec
+
+Rounding = Literal["nearest", "rate", "trellis", "joint"]
+"""The nearest symbol; the cheaper of near ones; the cheapest path through two interleaved grids; all weights together,
+each taking over the error of those before it."""
 
 LONGEST_KERNEL = 8
 """A tensor of three and more axes whose last one is longer is a map of features, not a kernel."""
@@ -86,6 +92,28 @@ class Allocation:
     importance: Mapping[str, FloatTensor] = field(repr=False)
     """Per weight h > 0, float32."""
     splits: Mapping[str, _Split] = field(repr=False)
+    joint: JointRounding | None = field(default=None, repr=False)
+    """For the rounding of that name; then importance is what it says of the weights."""
+
+    @classmethod
+    def measured(cls, codec: Codec, network: FittedNetwork, *, jointly: bool = True, device: str = "cpu") -> Allocation:
+        """Share out by what the weights do to the picture: all together where the codec can say and that is wanted."""
+        curvature = codec.curvature(network, device=device) if jointly else None
+        if curvature is not None:
+            return cls.together(network, curvature)
+        return cls.of(network, codec.sensitivity(network, device=device))
+
+    @classmethod
+    def together(cls, network: FittedNetwork, curvature: Matrix) -> Allocation:
+        """Share out by the Gauss-Newton matrix (see `curvature`) of all weights; errors are those of `of`."""
+        check_finite(network.tensors)
+        joint = JointRounding.of(network.tensors, curvature, first=_known(network))
+        return replace(cls.of(network, joint.free), joint=joint)
+
+    @property
+    def best_rounding(self) -> Rounding:
+        """The one that gives most for its time."""
+        return "joint" if self.joint else "rate"
 
     @classmethod
     def of(cls, network: FittedNetwork, sensitivity: Mapping[str, FloatTensor] | None) -> Allocation:
@@ -133,12 +161,15 @@ class Allocation:
         return max(MIN_EXPONENT, int(np.ceil(EXPONENTS_PER_OCTAVE * np.log2(peak / (MAX_SYMBOL - 2)) + 1e-6)))
 
     def at(self, fineness: float, *, rounding: Rounding = "rate") -> SymbolTensors:
-        """Quantize: `fineness` is log2 of a scale that all steps share, and the smaller the finer."""
-        tensors = {
-            name: self.on_parents_grid(name, fineness) or self._quantized(name, fineness, rounding)
-            for name in self.network.tensors
-        }
-        network = self.network
+        """Quantize: `fineness` is log2 of a scale that all steps share, and the smaller the finer.
+
+        ValueError for joint rounding without a curvature of all weights.
+        """
+        network, tensors = self.network, {}
+        for name in network.tensors:
+            tensors[name] = self.on_parents_grid(name, fineness) or self._quantized(name, fineness, rounding)
+        if rounding == "joint":
+            tensors = self._jointly(tensors)
         return SymbolTensors(
             span=network.span,
             codec=network.codec,
@@ -147,6 +178,13 @@ class Allocation:
             target=network.target,
             parent=network.parent,
         )
+
+    def _jointly(self, tensors: Mapping[str, QuantizedTensor]) -> dict[str, QuantizedTensor]:
+        """The same steps, all weights rounded together."""
+        if self.joint is None:
+            raise ValueError("joint rounding needs the curvature of all weights; take rate or trellis")
+        symbols = self.joint.rounded({name: tensor.spread_steps for name, tensor in tensors.items()})
+        return {name: replace(tensor, symbols=symbols[name]) for name, tensor in tensors.items()}
 
     def on_parents_grid(self, name: str, fineness: float) -> QuantizedTensor | None:
         """Round a tensor on its parent's steps if there is one and they are about as fine as wanted."""
@@ -186,9 +224,19 @@ class Allocation:
         )
 
 
+def _known(network: FittedNetwork) -> list[str]:
+    """The tensors that a parent has too, those that are its own still before all others: so they stay."""
+
+    def has_moved(name: str) -> bool:
+        return not np.array_equal(network.tensors[name], parent[name].dequantize())
+
+    parent = network.parent.tensors if network.parent else {}
+    return sorted((name for name in network.tensors if name in parent), key=has_moved)
+
+
 def _way(tensor: FloatTensor, rounding: Rounding) -> _Way:
     is_map = tensor.ndim > 2 and tensor.shape[-1] > LONGEST_KERNEL
-    if rounding == "nearest":
+    if rounding in ("nearest", "joint"):  # jointly they are rounded afterwards, at these steps
         return _Way("nearest")
     if is_map or tensor.ndim < 2 or not tensor.size:
         return GENTLE

@@ -30,7 +30,7 @@ def on_parents_grid(
     if other is None or other.symbols.shape != tensor.shape or not tensor.size:
         return None
     values, alone = tensor.astype(np.float64), _along(wanted, 0, tensor.ndim)
-    steps = _along(other.steps, other.axis, tensor.ndim)
+    steps = other.spread_steps.astype(np.float64)
     symbols = np.rint(values / steps)
     allowed = MOST_ERROR * float(np.mean(alone**2)) / 12  # of values that lie anywhere between two of the grid
     if np.mean((symbols * steps - values) ** 2) > allowed or np.abs(symbols).max() > MAX_SYMBOL:

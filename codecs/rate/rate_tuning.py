@@ -5,13 +5,19 @@ network --> sensitivity --> Allocation: steps that come near the target
                               |
               RateAwareNetwork: weights, steps and the price of a bit learn together
                               |
-              values and steps --> symbols, trimmed by rate-aware rounding until the stream meets the target
+        large |               | small enough for the curvature of all weights together
+   rounded while it learned   blurred to the end: weights, no symbols yet
+              |               |
+   trimmed by rate-aware      rounded jointly, with the steps at which the stream meets the target
+   rounding until the
+   stream meets the target
 ```
-The tuning aims a little beyond the target, for trimming can only take bits away.
+A network that was rounded while it learned aims a little beyond a target in bytes, for trimming can only take away.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,7 +33,14 @@ from framefold.codecs.network import FittedNetwork, QuantizedTensor, SymbolTenso
 from framefold.codecs.quantizing.allocation import Allocation
 from framefold.codecs.quantizing.rounding import BitTable, rate_aware_symbols
 from framefold.codecs.quantizing.steps import EXPONENTS_PER_OCTAVE, MAX_EXPONENT, step_exponents, step_values
-from framefold.codecs.rate.rate_aware import EXPONENT_RATE, PRICE_TO_SQUARES, Grid, RateAwareNetwork, Steering
+from framefold.codecs.rate.rate_aware import (
+    EXPONENT_RATE,
+    PRICE_TO_SQUARES,
+    RESTARTS,
+    Grid,
+    RateAwareNetwork,
+    Steering,
+)
 from framefold.codecs.rate.rate_control import RateControl
 from framefold.codecs.rate.rate_search import Candidate
 from framefold.codecs.rate.targets import RateTarget
@@ -43,7 +56,7 @@ GAIN_DB = 0.3
 """What the tuning is expected to gain: a target in dB begins at steps that would miss it by this ..."""
 GAIN_BYTES = 1.12
 """... and a target in bytes at steps that would exceed it by this factor."""
-SURPLUS, SURPLUS_DB = 1.01, 0.06
+SURPLUS, SURPLUS_DB = 1.01, 0.02
 """How far beyond the target the tuning aims."""
 ADDED_ERROR = 0.3
 """Without a target, rounding may add this share of the network's own squared error, before tuning."""
@@ -56,7 +69,7 @@ COARSER_FROM = 4.0
 """Of trimming's knob: from here on steps grow too, by ..."""
 COARSER = 2.0
 """... so many places on their grid each. Costs quality, and is for short tunings, which end far off their target."""
-WEIGHT_RATE = 0.2
+WEIGHT_RATE = 0.4
 """Learning rate of the weights, in those of a fit."""
 WARM_UP = 0.03
 
@@ -70,11 +83,12 @@ def tune_for_rate(
     run = own_state(settings.resume, kind)
     yield FitProgress(fraction=0.0, step=0)  # what follows may take seconds
     wrapped = _wrapped(codec, network, rate.target, settings)
-    plan = _plan(codec, network, settings, wrapped.grids)
+    plan = _plan(codec, network, settings, wrapped)
     for progress in fit(wrapped, network.target.frames, plan, masks=_zeros(network), resume=run):
         bits = _stream_bits(codec, _symbols(network, wrapped.quantized())) if progress.fraction == 1 else None
         yield replace(progress, bits=bits, state=partial(state_of, progress, kind))
-    return (yield from _trimmed(codec, network, wrapped.eval(), rate.target, settings.device))
+    finished = _trimmed if wrapped.rounds else _rounded_jointly
+    return (yield from finished(codec, network, wrapped.eval(), rate.target, settings.device))
 
 
 def _wrapped(
@@ -91,6 +105,8 @@ def _wrapped(
         price=4**fineness / PRICE_TO_SQUARES,  # -dD/dR of fine steps, where D = weights * 4**fineness / 12
         steering=_steering(allocation, target),
         count=lambda tensors: _stream_bits(codec, _symbols(network, tensors)),
+        judge=lambda tensors: _mse(_psnr_db(codec, _decoded(network, tensors), settings.device)),
+        rounds=not codec.has_curvature(network),
         seed=settings.seed,
     )
 
@@ -131,13 +147,13 @@ def _grid(allocation: Allocation, name: str, fineness: float) -> Grid:
 
 
 def _plan(
-    codec: NetworkCodec[Any], network: FittedNetwork, settings: FitSettings, grids: Mapping[str, Grid]
+    codec: NetworkCodec[Any], network: FittedNetwork, settings: FitSettings, wrapped: RateAwareNetwork
 ) -> FitPlan:
     """Say how the weights learn: as in a fit but more slowly, and counted in steps; steps have their own rate."""
 
     def factor(name: str) -> float:
         own = next((value for prefix, value in usual.rate_factors.items() if name.startswith(prefix)), 1.0)
-        return own / float(step_values(grids[name].exponents).astype(np.float64).mean())
+        return own / float(step_values(wrapped.grids[name].exponents).astype(np.float64).mean())
 
     usual = codec.plan(codec.from_config(network.config).config, network.span.shape)
     budget = FitSettings(steps=max(1, (usual.steps or 1000) // STEPS_SHARE))
@@ -148,6 +164,7 @@ def _plan(
         learning_rate=peak,
         rate_factors={"shifts.": EXPONENT_RATE / peak} | {f"network.{name}": factor(name) for name in network.tensors},
         warm_up=WARM_UP,
+        restarts=RESTARTS if wrapped.rounds else (),
         clip_norm=None,
         target_psnr_db=None,
     )
@@ -190,6 +207,35 @@ def _trimmed(
     return (yield from _told(control.run()))
 
 
+def _rounded_jointly(
+    codec: NetworkCodec[Any],
+    network: FittedNetwork,
+    wrapped: RateAwareNetwork,
+    target: RateTarget | None,
+    device: str,
+) -> RateTuning:
+    """Round weights that were blurred to the end, with the steps at which they meet the target."""
+    tuned = replace(network, tensors=wrapped.weights())
+    curvature = codec.curvature(tuned, device=device)
+    if curvature is None:
+        raise ValueError(f"{network.span.label}: codec {codec.name!r} says it has a curvature, and has none")
+    allocation = Allocation.together(tuned, curvature)
+    quantize = partial(allocation.at, rounding="joint")
+    if target is None:
+        return quantize(0.5 * math.log2(PRICE_TO_SQUARES) + 0.5 * float(wrapped.log_price))
+    control = RateControl(
+        network=tuned,
+        target=target,
+        codec=codec,
+        quantize=quantize,
+        encode=partial(bitstream.encode, rules=codec.context_rule),
+        device=device,
+        fineness_for=allocation.fineness_for,
+        fineness_at=allocation.fineness_at,
+    )
+    return (yield from _told(control.run()))
+
+
 def _told(search: Generator[Candidate, None, SymbolTensors]) -> RateTuning:
     """Trimming as progress."""
     while True:
@@ -210,6 +256,11 @@ def _symbols(network: FittedNetwork, tensors: Mapping[str, QuantizedTensor]) -> 
         target=network.target,
         parent=network.parent,
     )
+
+
+def _decoded(network: FittedNetwork, tensors: Mapping[str, QuantizedTensor]) -> FittedNetwork:
+    """The network with the tensors that a reader will see."""
+    return replace(network, tensors={name: tensor.dequantize() for name, tensor in tensors.items()})
 
 
 def _psnr_db(codec: NetworkCodec[Any], network: FittedNetwork, device: str) -> float:

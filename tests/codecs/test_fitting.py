@@ -209,6 +209,14 @@ def test_the_schedule_rises_then_falls_to_its_floor():
     assert schedule(0.05, 0.1) < schedule(0.1, 0.1) > schedule(0.5, 0.1) > schedule(0.9, 0.1)
 
 
+def test_after_a_restart_the_schedule_begins_again_at_half_the_peak():
+    before, after = schedule(0.4999, 0.1, (0.5, 0.8)), schedule(0.5, 0.1, (0.5, 0.8))
+    assert (before, after) == (1e-3, 0.5)
+    assert schedule(0.8, 0.1, (0.5, 0.8)) == 0.25
+    assert schedule(0.65, 0.1, (0.5, 0.8)) == pytest.approx(0.25)
+    assert schedule(1.0, 0.1, (0.5, 0.8)) == 1e-3
+
+
 def test_settings_override_the_plan():
     tuned = plan(loss="l1").overridden(FitSettings(seconds=2.0, learning_rate=0.5, seed=7))
     assert (tuned.steps, tuned.seconds, tuned.learning_rate, tuned.loss, tuned.seed) == (
