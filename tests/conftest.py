@@ -1,10 +1,13 @@
-"""What all tests share: a GPU where one is promised, and one Ray cluster for the whole run."""
+"""What all tests share: one thread, a GPU where one is promised, and one Ray cluster for the whole run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from typing import Any
+
+# The networks of tests are so small that a second thread only waits, on a busy machine for ever.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
