@@ -60,12 +60,13 @@ class Ours(System):
 
     coder: bitstream.Coder = "range"
     contexts: bool = True
+    effort: bitstream.Effort = "best"
 
     def round(self, symbols: Symbols) -> tuple[int, float, float]:
         """Encode, decode, compare."""
         whole = _as_network(symbols)
         started = time.perf_counter()
-        payload = bitstream.encode(whole, coder=self.coder, contexts=self.contexts)
+        payload = bitstream.encode(whole, coder=self.coder, contexts=self.contexts, effort=self.effort)
         encoded = time.perf_counter()
         back = bitstream.decode(payload, span=whole.span, codec=whole.codec, config=whole.config)
         decoded = time.perf_counter()
@@ -112,6 +113,7 @@ def systems(peer: NNCodec) -> dict[str, System]:
     return {
         "framefold": Ours(),
         "framefold, without contexts": Ours(contexts=False),
+        "framefold, effort fast": Ours(effort="fast"),
         "NNCodec": Theirs(peer),
         "NNCodec, param_opt off": Theirs(peer, param_opt=False),
         "zstd -19 of the bare symbols": PlainZstd(),

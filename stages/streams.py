@@ -10,14 +10,17 @@ from framefold.codecs.base import Codec
 from framefold.codecs.network import Bitstream, SymbolTensors
 from framefold.codecs.sizing import MAX_PARAMETERS
 from framefold.codecs.stream import bitstream
-from framefold.codecs.stream.bitstream import Coder
+from framefold.codecs.stream.bitstream import Coder, Effort
 from framefold.codecs.stream.contexts import ContextRule, ContextRules
 from framefold.stages.codec_choice import codec_of
 
 
-def encoded(symbols: SymbolTensors, *, coder: Coder = "range", contexts: bool = True) -> Bitstream:
+def encoded(
+    symbols: SymbolTensors, *, coder: Coder = "range", contexts: bool = True, effort: Effort = "best"
+) -> Bitstream:
     """Write a quantized network; its parent goes along if the stream needs it."""
-    payload = bitstream.encode(symbols, coder=coder, rules=_rules(symbols.codec, symbols.config), contexts=contexts)
+    rules = _rules(symbols.codec, symbols.config)
+    payload = bitstream.encode(symbols, coder=coder, rules=rules, contexts=contexts, effort=effort)
     needs_parent = bitstream.parent_of(payload) is not None
     return Bitstream(
         span=symbols.span,

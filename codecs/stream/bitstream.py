@@ -107,32 +107,52 @@ from framefold.codecs.network import Parent, QuantizedTensor, SymbolTensors
 from framefold.codecs.stream import stream_v1
 from framefold.codecs.stream.contexts import ContextRules, no_rules
 from framefold.codecs.stream.directory import MAX_ELEMENTS
+from framefold.codecs.stream.model_choice import EFFORTS, Effort
 from framefold.codecs.stream.stream_layout import CODERS, VERSION, Coder, Head
 from framefold.codecs.stream.stream_reader import StreamReader
-from framefold.codecs.stream.stream_writer import StreamWriter
+from framefold.codecs.stream.stream_writer import StreamWriter, WriterOptions
 from framefold.codecs.stream.varbits import BitstreamError
 from framefold.codecs.stream.varbytes import Cursor
 
-__all__ = ["MAX_ELEMENTS", "VERSION", "BitstreamError", "Coder", "decode", "encode", "parent_of", "read_parent"]
+__all__ = [
+    "MAX_ELEMENTS",
+    "VERSION",
+    "BitstreamError",
+    "Coder",
+    "Effort",
+    "decode",
+    "encode",
+    "parent_of",
+    "read_parent",
+]
 
 
 def encode(
-    symbols: SymbolTensors, *, coder: Coder = "range", rules: ContextRules = no_rules, contexts: bool = True
+    symbols: SymbolTensors,
+    *,
+    coder: Coder = "range",
+    rules: ContextRules = no_rules,
+    contexts: bool = True,
+    effort: Effort = "best",
 ) -> bytes:
     """Write a quantized network; ValueError names a tensor that the format cannot hold.
 
     The axis of a tensor with a single step says nothing and is not stored: it reads back as 0. A parent that would
     save nothing is not named. Without `contexts` no tensor is coded from its neighbours: some ten times faster to
-    write, and larger.
+    write, and larger. With the effort fast they are not looked at either, and a model is one that quartiles and
+    moments point to: four times faster again, and mostly less than 0.2 % larger.
     """
     if coder not in CODERS:
         raise ValueError(f"coder is {coder!r}, allowed is one of {', '.join(CODERS)}")
+    if effort not in EFFORTS:
+        raise ValueError(f"effort is {effort!r}, allowed is one of {', '.join(EFFORTS)}")
     parent = symbols.parent
     if parent is not None and parent_of(parent.payload) is not None:
         raise ValueError("the parent has a parent itself, which none may have; name that one instead")
 
     def write(parent: Parent | None) -> bytes:
-        return StreamWriter(symbols.tensors, parent, coder=coder, rules=rules, contexts=contexts).write()
+        options = WriterOptions(coder=coder, rules=rules, contexts=contexts, effort=effort)
+        return StreamWriter(symbols.tensors, parent, options).write()
 
     return min(write(parent), write(None), key=len) if parent else write(None)
 

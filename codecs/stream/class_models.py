@@ -11,7 +11,7 @@ from framefold.codecs.network import IntTensor
 from framefold.codecs.stream.class_parameters import next_near
 from framefold.codecs.stream.curve_choice import plain_curve
 from framefold.codecs.stream.curve_costs import PLACE_REACH, FloatArray, place_bits, reach_for, scale_bits, symbol_bits
-from framefold.codecs.stream.model_choice import choose_model
+from framefold.codecs.stream.model_choice import Effort, choose_model
 from framefold.codecs.stream.neighbour_contexts import Contexts
 from framefold.codecs.stream.places import MIDDLE, coarse_place, coarse_places, place_count, table_at
 from framefold.codecs.stream.probability_tables import FAMILIES, SCALE_COUNT
@@ -28,7 +28,9 @@ class ClassModels:
     """Bits of all models and symbols."""
 
 
-def choose_class_models(residuals: IntTensor, contexts: Contexts, near: int, *, predicts: bool) -> ClassModels:
+def choose_class_models(
+    residuals: IntTensor, contexts: Contexts, near: int, *, predicts: bool, effort: Effort = "best"
+) -> ClassModels:
     """Find the models for flat residuals; `near` is what the first one's scale is written against."""
     trellis = contexts.quantizers > 1
     counts = class_counts(residuals, contexts)
@@ -37,7 +39,8 @@ def choose_class_models(residuals: IntTensor, contexts: Contexts, near: int, *, 
     total = 0.0
     for number, of_class in enumerate(counts):
         plain = costs[number] if costs is not None else None
-        model, bits = _choose(of_class.sum(axis=0), plain, near, free=not predicts, trellis=trellis)
+        together = of_class.sum(axis=0)
+        model, bits = _choose(together, plain, near, free=not predicts, trellis=trellis, effort=effort)
         models.append(model)
         total += bits
         near = next_near(model, near, number, contexts.quantizers)
@@ -79,7 +82,9 @@ def _curve_costs(counts: IntArray, *, trellis: bool) -> FloatArray | None:
     return costs
 
 
-def _choose(counts: IntArray, plain: FloatArray | None, near: int, *, free: bool, trellis: bool) -> tuple[Model, float]:
+def _choose(
+    counts: IntArray, plain: FloatArray | None, near: int, *, free: bool, trellis: bool, effort: Effort
+) -> tuple[Model, float]:
     """The model for one class's residuals, and the bits it takes.
 
     `plain`: what plain curves cost; `free`: nothing is predicted, so that any model will do.
@@ -93,7 +98,7 @@ def _choose(counts: IntArray, plain: FloatArray | None, near: int, *, free: bool
         options.append((Curve(family=FAMILIES[int(family)], scale=int(scale)), float(costs[family, scale])))
     together = Counts.of_dense(counts, -(counts.size // 2))
     if free:
-        options.append(choose_model(together, near, plain=not trellis))
+        options.append(choose_model(together, near, plain=not trellis, effort=effort))
     elif plain is None:
         curve = plain_curve(together, near)
         if trellis:  # a level is two symbols

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from framefold.codecs.stream.varbits import BitReader, BitstreamError, BitWriter
@@ -89,9 +90,10 @@ def write_directory(bits: BitWriter, entries: Sequence[Entry]) -> None:
     check_entries(entries, MAX_ELEMENTS)
     bits.exp_golomb(len(entries), order=3)
     dimensions: list[int] = []
+    successors: list[str | None] = []  # of the latest names, the latest first
     for number, entry in enumerate(entries):
-        earlier = entries[max(number - _LOOKED_BACK, 0) : number]
-        back = _write_name(bits, entry.name, [other.name for other in earlier])
+        back = _write_name(bits, entry.name, entries[number - 1].name if number else None, successors)
+        successors = [successor(entry.name), *successors[: _LOOKED_BACK - 1]]
         if back and entry.form == entries[number - back].form:
             bits.unsigned(1, width=1)
             continue
@@ -100,15 +102,14 @@ def write_directory(bits: BitWriter, entries: Sequence[Entry]) -> None:
         _write_form(bits, entry, dimensions)
 
 
-def _write_name(bits: BitWriter, name: str, earlier: list[str]) -> int:
+def _write_name(bits: BitWriter, name: str, latest: str | None, successors: list[str | None]) -> int:
     """Returns how far back the name is of which it is the successor; 0 if it is spelled."""
-    successors = [successor(other) for other in reversed(earlier)]
     if name in successors:
         bits.unsigned(1, width=1)
         bits.exp_golomb(successors.index(name), order=1)
         return successors.index(name) + 1
     bits.unsigned(0, width=1)
-    parts, before = name.split("."), earlier[-1].split(".") if earlier else []
+    parts, before = name.split("."), [] if latest is None else latest.split(".")
     shared = next((i for i, pair in enumerate(zip(parts[:-1], before, strict=False)) if pair[0] != pair[1]), None)
     shared = min(len(parts) - 1, len(before)) if shared is None else shared
     bits.exp_golomb(shared, order=0)
@@ -135,6 +136,7 @@ def _is_number(part: str) -> bool:
     return part.isascii() and part.isdigit() and part == str(int(part)) and int(part) < 2**31
 
 
+@lru_cache(maxsize=MAX_TENSORS)
 def successor(name: str) -> str | None:
     """The name with its last number one higher; None for a name without a number."""
     parts = name.split(".")

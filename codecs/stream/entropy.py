@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from framefold.codecs.network import IntTensor
 from framefold.codecs.stream.curve_costs import ESCAPE_ORDER
-from framefold.codecs.stream.model_choice import choose_model
+from framefold.codecs.stream.model_choice import Effort, choose_model
 from framefold.codecs.stream.prepared_models import Prepared, coder_errors, prepare
 from framefold.codecs.stream.range_words import is_exhausted, pad_words, shortest_words
 from framefold.codecs.stream.symbol_counts import Counts
@@ -40,7 +40,8 @@ _BLOCK = 2**24
 class SymbolWriter:
     """Collects integer arrays."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, effort: Effort = "best") -> None:
+        self._effort: Effort = effort
         self.bits = BitWriter()
         """The model section, open for other small numbers in between."""
         self.near = FIRST_SCALE
@@ -72,7 +73,7 @@ class SymbolWriter:
 
     def choose(self, symbols: IntTensor) -> Model:
         """Write down the cheapest model for symbols, at least one."""
-        model, _ = choose_model(Counts.of(symbols), self.near)
+        model, _ = choose_model(Counts.of(symbols), self.near, effort=self._effort)
         self.write_model(model)
         return model
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -38,12 +36,14 @@ def categorical(table: Table) -> Any:
         return constriction.stream.model.Categorical(table.weights.astype(np.float64), perfect=False)
 
 
-@contextmanager
-def coder_errors() -> Iterator[None]:
+class coder_errors:  # noqa: N801 - used like a function, as contextlib.suppress is
     """Turn what the coder raises into BitstreamError, its PanicException (a BaseException) included."""
-    try:
-        yield
-    except (MemoryError, KeyboardInterrupt, SystemExit, BitstreamError):
-        raise
-    except BaseException as error:
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Raise another error, but for those that are not the coder's."""
+        if error is None or isinstance(error, MemoryError | KeyboardInterrupt | SystemExit | BitstreamError):
+            return
         raise BitstreamError(f"the entropy coder refuses the stream: {error}") from error

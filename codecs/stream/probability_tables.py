@@ -13,7 +13,7 @@ eighth of a symbol up to 7500 symbols.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import isqrt
 from typing import Literal
 
@@ -35,10 +35,13 @@ SCALE_COUNT = 128
 SCALE_OF_ONE = 24
 """The scale index whose half-life is one symbol."""
 
+SLOPE_FRACTION = 48
+"""Bits behind the binary point of a curve's slope; products stay below 2**57."""
+
 _FRACTION = 64  # bits behind the binary point of the roots
-_SLOPE_FRACTION = 48  # bits behind the binary point of a curve's slope; products stay below 2**57
 
 
+@cache
 def _powers_of_root(halvings: int) -> tuple[int, ...]:
     """2**(j / 2**halvings) for j = 0 .. 2**halvings - 1, in fixed point, rounded down."""
     root = 2 << _FRACTION
@@ -71,11 +74,11 @@ def octave_thresholds(octaves: int) -> Levels:
     return np.array([-(-power >> _FRACTION) for power in exact], dtype=np.int64)
 
 
-def _slope(scale: int, *, squared: bool) -> int:
-    """16 / h (or 16 / h**2) in fixed point, where h is the half-life of this scale."""
-    eighths = (SCALE_OF_ONE - scale) * (2 if squared else 1)
+def curve_slope(family: Family, scale: int) -> int:
+    """16 / h (of a Gaussian 16 / h**2) in fixed point, where h is the half-life of this scale."""
+    eighths = (SCALE_OF_ONE - scale) * (2 if family == "gaussian" else 1)
     power = LEVELS_PER_OCTAVE * _powers_of_root(3)[eighths % 8]
-    shift = _FRACTION - _SLOPE_FRACTION - eighths // 8
+    shift = _FRACTION - SLOPE_FRACTION - eighths // 8
     return power >> shift
 
 
@@ -83,11 +86,11 @@ def _slope(scale: int, *, squared: bool) -> int:
 def curve_levels(family: Family, scale: int, limit: int) -> Levels:
     """Levels of the distances 0, 1, 2, ... from the centre, up to TAIL_LEVEL or to the distance `limit`."""
     squared = family == "gaussian"
-    slope = _slope(scale, squared=squared)
-    reach = (TAIL_LEVEL << _SLOPE_FRACTION) // slope
+    slope = curve_slope(family, scale)
+    reach = (TAIL_LEVEL << SLOPE_FRACTION) // slope
     distances = np.arange(min(isqrt(reach) if squared else reach, limit) + 1, dtype=np.int64)
     powers = distances**2 if squared else distances
-    levels = (powers * slope + (1 << (_SLOPE_FRACTION - 1))) >> _SLOPE_FRACTION
+    levels = (powers * slope + (1 << (SLOPE_FRACTION - 1))) >> SLOPE_FRACTION
     levels.setflags(write=False)
     return levels
 
@@ -96,8 +99,8 @@ def curve_levels(family: Family, scale: int, limit: int) -> Levels:
 def quarter_levels(family: Family, scale: int, limit: int) -> Levels:
     """Levels like `curve_levels`, at distances of 0, 1/4, 2/4, ... symbols."""
     squared = family == "gaussian"
-    slope = _slope(scale, squared=squared)
-    shift = _SLOPE_FRACTION + (4 if squared else 2)
+    slope = curve_slope(family, scale)
+    shift = SLOPE_FRACTION + (4 if squared else 2)
     reach = (TAIL_LEVEL << shift) // slope
     distances = np.arange(min(isqrt(reach) if squared else reach, 4 * limit) + 1, dtype=np.int64)
     powers = distances**2 if squared else distances

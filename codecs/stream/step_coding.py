@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 import numpy as np
 
 from framefold.codecs.network import FloatTensor, QuantizedTensor
-from framefold.codecs.quantizing.steps import MAX_EXPONENT, MIN_EXPONENT, step_exponents, step_values
+from framefold.codecs.quantizing.steps import MAX_EXPONENT, MIN_EXPONENT, Exponents, step_exponents, step_values
 from framefold.codecs.stream.directory import Entry
 from framefold.codecs.stream.entropy import SymbolReader, SymbolWriter
 from framefold.codecs.stream.stream_v1 import read_plain_steps
@@ -17,6 +20,17 @@ EXPONENT_ORDER = 3
 """Of the signed Exp-Golomb code of a single exponent's change."""
 
 
+def exponents_of(steps: Sequence[FloatTensor]) -> list[Exponents | None]:
+    """The exponents of each tensor's steps; None for those that are not on the grid."""
+    if not steps:
+        return []
+    together = step_exponents(np.concatenate(steps))
+    if together is None:
+        return [step_exponents(of_tensor) for of_tensor in steps]
+    ends = list(accumulate(of_tensor.size for of_tensor in steps))
+    return [together[end - of_tensor.size : end] for of_tensor, end in zip(steps, ends, strict=True)]
+
+
 class StepWriter:
     """Writes the steps of one tensor after another."""
 
@@ -24,9 +38,8 @@ class StepWriter:
         self._writer, self._all_on_grid = writer, all_on_grid
         self._exponent = FIRST_EXPONENT
 
-    def write(self, steps: FloatTensor) -> None:
-        """Write float32 steps, finite and > 0."""
-        exponents = step_exponents(steps)
+    def write(self, steps: FloatTensor, exponents: Exponents | None) -> None:
+        """Write float32 steps, finite and > 0, and their exponents if they are on the grid."""
         bits = self._writer.bits
         if not self._all_on_grid:
             bits.unsigned(exponents is not None, width=1)

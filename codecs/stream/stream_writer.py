@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
-from framefold.codecs.network import IntTensor, Parent, QuantizedTensor
-from framefold.codecs.quantizing.steps import step_exponents
+from framefold.codecs.network import FloatTensor, IntTensor, Parent, QuantizedTensor
 from framefold.codecs.stream.contexts import ContextRules, no_rules
 from framefold.codecs.stream.directory import Entry, write_directory
 from framefold.codecs.stream.entropy import FIRST_SCALE, SymbolWriter
-from framefold.codecs.stream.step_coding import StepWriter, same_steps
+from framefold.codecs.stream.model_choice import Effort
+from framefold.codecs.stream.step_coding import StepWriter, exponents_of, same_steps
 from framefold.codecs.stream.stream_layout import (
     BYTES_PER_SLICE,
     FREE_SLICES,
@@ -29,31 +31,35 @@ from framefold.codecs.stream.tensor_plans import Plan, PlanOptions, plan_tensor,
 from framefold.codecs.stream.varbytes import pack_varint
 
 
+@dataclass(frozen=True, kw_only=True)
+class WriterOptions:
+    """How a stream is written, as `bitstream.encode` has it."""
+
+    coder: Coder
+    rules: ContextRules
+    contexts: bool
+    effort: Effort
+
+
 class StreamWriter:
     """One stream, with or without a parent."""
 
-    def __init__(
-        self,
-        tensors: Mapping[str, QuantizedTensor],
-        parent: Parent | None,
-        *,
-        coder: Coder,
-        rules: ContextRules,
-        contexts: bool,
-    ) -> None:
-        self._tensors, self._parent, self._coder = tensors, parent, coder
+    def __init__(self, tensors: Mapping[str, QuantizedTensor], parent: Parent | None, options: WriterOptions) -> None:
+        self._tensors, self._parent, self._coder = tensors, parent, options.coder
         self._entries = [_checked_entry(name, tensor) for name, tensor in tensors.items()]
         self._known = [base_entry(entry, parent) for entry in self._entries]
-        self._rules = rules if coder == "range" else no_rules
-        self._contexts = contexts and coder == "range"
-        self._writer = SymbolWriter()
+        self._exponents = exponents_of([tensor.steps for tensor in tensors.values()])
+        self._effort = options.effort
+        self._rules = options.rules if options.coder == "range" else no_rules
+        self._contexts = options.contexts and options.effort == "best" and options.coder == "range"
+        self._writer = SymbolWriter(effort=options.effort)
 
     def write(self) -> bytes:
         """Give the stream."""
         plans = list(self._plans())
         flags = Flags(
             trellis=any(entry.trellis for entry in self._entries),
-            all_on_grid=all(step_exponents(tensor.steps) is not None for tensor in self._tensors.values()),
+            all_on_grid=all(exponents is not None for exponents in self._exponents),
             neighbours=any(plan.rule is not None for plan in plans if plan),
             own=any(plan.form == Form.OWN for plan in plans if plan),
         )
@@ -85,6 +91,7 @@ class StreamWriter:
                 own=self._rules(entry.name, entry.shape),
                 contexts=self._contexts,
                 modelled=self._coder == "range",
+                effort=self._effort,
                 near=near,
                 slices=FREE_SLICES + int(bits) // (8 * BYTES_PER_SLICE) - slices,
             )
@@ -113,7 +120,7 @@ class StreamWriter:
             self._writer.bits.unsigned(same, width=1)
             if same:
                 return
-        writer.write(self._tensors[entry.name].steps)
+        writer.write(self._tensors[entry.name].steps, self._exponents[number])
 
     def _joined(self, plans: Sequence[Plan]) -> bytes:
         section, words = self._writer.finish()
@@ -129,12 +136,19 @@ class StreamWriter:
         return head + (words if self._coder == "range" else pack_varint(len(words)) + words + arrays)
 
 
+def _all_positive(steps: FloatTensor) -> bool:
+    """Whether all are finite and > 0."""
+    if steps.size == 1:  # the usual case, ten times as fast
+        return 0 < steps.item() < inf
+    return bool((np.isfinite(steps) & (steps > 0)).all())
+
+
 def _checked_entry(name: str, tensor: QuantizedTensor) -> Entry:
     """Make the directory's line for a tensor, once that is known to be well-formed."""
     symbols, steps = tensor.symbols, tensor.steps
     if symbols.dtype != np.int32 or (symbols.size and max(-int(symbols.min()), int(symbols.max())) > MAX_SYMBOL):
         raise ValueError(f"tensor {name!r}: symbols must be int32 within +-{MAX_SYMBOL}, got {symbols.dtype}")
-    if steps.dtype != np.float32 or not (np.isfinite(steps) & (steps > 0)).all():
+    if steps.dtype != np.float32 or not _all_positive(steps):
         raise ValueError(f"tensor {name!r}: steps must be float32, finite and positive")
     by_channel = steps.shape != (1,)
     if by_channel and (not 0 <= tensor.axis < symbols.ndim or steps.shape != (symbols.shape[tensor.axis],)):

@@ -16,7 +16,7 @@ from framefold.codecs.stream.class_parameters import write_class_models
 from framefold.codecs.stream.contexts import ContextRule, contexts_of_rule
 from framefold.codecs.stream.directory import Entry
 from framefold.codecs.stream.entropy import FIRST_SCALE, SymbolWriter
-from framefold.codecs.stream.model_choice import choose_model
+from framefold.codecs.stream.model_choice import Effort, choose_model
 from framefold.codecs.stream.neighbour_choice import candidates
 from framefold.codecs.stream.neighbour_contexts import Contexts
 from framefold.codecs.stream.neighbours import (
@@ -74,6 +74,8 @@ class PlanOptions:
     """Whether rules are tried."""
     modelled: bool = True
     """Whether the range coder will code it; else models are needed only to compare."""
+    effort: Effort = "best"
+    """How hard models are looked for."""
     near: int = FIRST_SCALE
     """What a first scale will be written against."""
     slices: int = MAX_SLICES
@@ -87,10 +89,10 @@ def plan_tensor(entry: Entry, tensor: QuantizedTensor, options: PlanOptions) -> 
         return _unmodelled(entry, tensor, coded, options)
     plain = _plain(entry, tensor, coded, options)
     plans = [plain]
-    if options.parent is not None and (difference := _difference(tensor, options.parent, options.near)):
+    if options.parent is not None and (difference := _difference(tensor, options.parent, options)):
         plans.append(difference)
     if options.own is not None and not tensor.trellis:
-        plans.append(_own(tensor, options.own, options.near))
+        plans.append(_own(tensor, options.own, options))
     if options.contexts and can_have_rule(entry) and plain.cost > LEAST_BITS:
         found = _by_neighbours(tensor, coded, second, options, limit=_affordable(options, plain.cost))
         plans += [plan for plan in found if plan.slices <= _affordable(options, plan.cost)]
@@ -120,41 +122,41 @@ def _unmodelled(entry: Entry, tensor: QuantizedTensor, coded: IntTensor, options
 
 
 def _plain(entry: Entry, tensor: QuantizedTensor, coded: IntTensor, options: PlanOptions) -> Plan:
-    plan = _one_model(Form.PLAIN, coded, options.near, trellis_slices(entry.shape) if tensor.trellis else 0)
+    plan = _one_model(Form.PLAIN, coded, options, trellis_slices(entry.shape) if tensor.trellis else 0)
     if plan.slices <= _affordable(options, plan.cost):
         return plan
-    return _one_model(Form.SYMBOLS, tensor.symbols, options.near, 0)
+    return _one_model(Form.SYMBOLS, tensor.symbols, options, 0)
 
 
-def _difference(tensor: QuantizedTensor, parent: IntTensor, near: int) -> Plan | None:
+def _difference(tensor: QuantizedTensor, parent: IntTensor, options: PlanOptions) -> Plan | None:
     array = tensor.symbols - parent
     inside = max(-int(array.min()), int(array.max())) <= MAX_SYMBOL
-    return _one_model(Form.DIFFERENCE, array, near, 0) if inside else None
+    return _one_model(Form.DIFFERENCE, array, options, 0) if inside else None
 
 
-def _one_model(form: Form, array: IntTensor, near: int, slices: int) -> Plan:
-    model, cost = choose_model(Counts.of(array), near)
+def _one_model(form: Form, array: IntTensor, options: PlanOptions, slices: int) -> Plan:
+    model, cost = choose_model(Counts.of(array), options.near, effort=options.effort)
     return Plan(
         form=form,
         cost=cost,
         slices=slices,
-        near=model.scale if isinstance(model, Curve) else near,
+        near=model.scale if isinstance(model, Curve) else options.near,
         array=np.ascontiguousarray(array).reshape(-1),
         models=(model,),
     )
 
 
-def _own(tensor: QuantizedTensor, rule: ContextRule, near: int) -> Plan:
+def _own(tensor: QuantizedTensor, rule: ContextRule, options: PlanOptions) -> Plan:
     flat = np.ascontiguousarray(tensor.symbols).reshape(-1)
     contexts, numbers = contexts_of_rule(flat, rule)
     residuals = flat - contexts.centres
     if rule.models is None:
-        return _by_classes(residuals, contexts, numbers, near, None)
+        return _by_classes(residuals, contexts, numbers, options, None)
     return Plan(
         form=Form.OWN,
         cost=models_cost(residuals, contexts, rule.models),
         slices=0,
-        near=near,
+        near=options.near,
         array=residuals,
         models=tuple(rule.models),
         contexts=contexts,
@@ -174,7 +176,7 @@ def _by_neighbours(
         if slices <= limit and slice_count(shape, candidate.skew) <= MAX_SLICES:
             numbers = slice_numbers(shape, candidate.skew)
             residuals = coded - candidate.contexts.centres
-            plan = _by_classes(residuals, candidate.contexts, numbers, options.near, candidate.rule)
+            plan = _by_classes(residuals, candidate.contexts, numbers, options, candidate.rule)
             yield replace(plan, slices=slices)
 
 
@@ -182,10 +184,11 @@ def _by_classes(
     residuals: IntTensor,
     contexts: Contexts,
     numbers: npt.NDArray[np.uint16],
-    near: int,
+    options: PlanOptions,
     rule: NeighbourRule | None,
 ) -> Plan:
-    chosen = choose_class_models(residuals, contexts, near, predicts=rule is not None and rule.predicts)
+    predicts = rule is not None and rule.predicts
+    chosen = choose_class_models(residuals, contexts, options.near, predicts=predicts, effort=options.effort)
     parameters = BitWriter()
     if rule:
         rule.write(parameters)
@@ -194,7 +197,7 @@ def _by_classes(
         form=Form.NEIGHBOURS if rule else Form.OWN,
         cost=chosen.cost + parameters.bit_count + 2,
         slices=0,
-        near=scales[-1] if scales else near,
+        near=scales[-1] if scales else options.near,
         array=residuals,
         models=chosen.models,
         contexts=contexts,

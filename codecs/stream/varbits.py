@@ -7,11 +7,17 @@ numbers are folded first: 0, -1, 1, -2, 2, ... become 0, 1, 2, 3, 4, ...
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
 MAX_NUMBER = 2**32
 """No field of a stream is larger; a reader refuses such a code before it builds the number."""
+
+
+_SHORT = 8
+"""Numbers of so many bits are remembered as text."""
 
 
 class BitstreamError(ValueError):
@@ -27,6 +33,27 @@ def exp_golomb_bits(values: npt.NDArray[np.int64], order: int) -> npt.NDArray[np
     """How many bits each unsigned number (below 2**32) takes as an Exp-Golomb code of this order."""
     bit_lengths = np.frexp((values + (1 << order)).astype(np.float64))[1].astype(np.int64)
     return 2 * bit_lengths - 1 - order
+
+
+def golomb_bits(value: int, order: int) -> int:
+    """The same of one unsigned number."""
+    return 2 * (value + (1 << order)).bit_length() - 1 - order
+
+
+def signed_bits(value: int, order: int) -> int:
+    """The same of one signed number."""
+    return golomb_bits(2 * value if value >= 0 else -2 * value - 1, order)
+
+
+@lru_cache(maxsize=2**9)
+def _short(value: int, width: int) -> str:
+    return f"{value:0{width}b}"
+
+
+@lru_cache(maxsize=2**12)
+def _exp_golomb(value: int, order: int) -> str:
+    digits = f"{value + (1 << order):b}"
+    return "0" * (len(digits) - order - 1) + digits
 
 
 class BitWriter:
@@ -46,12 +73,11 @@ class BitWriter:
 
     def unsigned(self, value: int, *, width: int) -> None:
         """Write `value` (0 .. 2**width - 1) in `width` bits."""
-        self._parts.append(f"{value:0{width}b}")
+        self._parts.append(_short(value, width) if width <= _SHORT else f"{value:0{width}b}")
 
     def exp_golomb(self, value: int, *, order: int) -> None:
         """Write an unsigned number."""
-        digits = f"{value + (1 << order):b}"
-        self._parts.append("0" * (len(digits) - order - 1) + digits)
+        self._parts.append(_exp_golomb(value, order))
 
     def signed(self, value: int, *, order: int) -> None:
         """Write a signed number."""

@@ -128,7 +128,7 @@ def test_every_network_comes_back_exactly(data, named):
     coder = data.draw(st.sampled_from(["huffman", "zstd"]))
     assert_same(before, decode(bitstream.encode(before, coder=coder)))
     child = network(data.draw(children(named)), bitstream.read_parent(payload))
-    for options in ({}, {"contexts": False}, {"coder": coder}):
+    for options in ({}, {"contexts": False}, {"effort": "fast"}, {"coder": coder}):
         assert_same(child, decode(bitstream.encode(child, **options), parent=payload))
 
 
@@ -228,6 +228,25 @@ def test_the_named_coders_cost_what_they_cost():
     before = network({"w": tensor(symbols), "b": tensor(np.arange(-50, 50))})
     sizes = {coder: len(bitstream.encode(before, coder=coder)) for coder in ("range", "huffman", "zstd")}
     assert sizes["range"] < sizes["huffman"] < sizes["zstd"] < 2 * sizes["range"]
+
+
+# ---- effort
+
+
+def test_an_unknown_effort_is_refused():
+    with pytest.raises(ValueError, match="effort is 'slow', allowed is one of best, fast"):
+        bitstream.encode(network({}), effort="slow")
+
+
+@pytest.mark.parametrize("coder", ["range", "zstd"])
+def test_fast_streams_are_a_little_larger(coder):
+    for make in (mixed_network, ruled_network, line_network):
+        options = {"coder": coder, "rules": checkerboard}
+        fast = bitstream.encode(make(), effort="fast", **options)
+        best = bitstream.encode(make(), contexts=False, **options)
+        assert_same(make(), decode(fast, rules=checkerboard))
+        assert fast == bitstream.encode(make(), effort="fast", contexts=False, **options)
+        assert len(fast) < 1.02 * len(best) + 4
 
 
 # ---- parents

@@ -12,19 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefold.codecs.stream import entropy
+from framefold.codecs.stream.curve_costs import bits_under_curves, reach_for, shares_around_zero, symbol_bits
 from framefold.codecs.stream.entropy import SymbolReader, SymbolWriter
-from framefold.codecs.stream.model_choice import choose_model, cost_bits
+from framefold.codecs.stream.histogram_choice import held_histograms, parameter_bits
+from framefold.codecs.stream.model_choice import EFFORTS, choose_model, cost_bits
 from framefold.codecs.stream.prepared_models import coder_errors
 from framefold.codecs.stream.probability_tables import LEVEL_WEIGHTS, SCALE_COUNT, curve_levels, quarter_levels
 from framefold.codecs.stream.symbol_counts import Counts
 from framefold.codecs.stream.symbol_models import MAX_SYMBOL, Curve, Histogram, Uniform, read_model
-from framefold.codecs.stream.varbits import BitReader, BitstreamError, BitWriter, exp_golomb_bits, fold
+from framefold.codecs.stream.varbits import BitReader, BitstreamError, BitWriter, exp_golomb_bits, fold, signed_bits
 
 RNG = np.random.default_rng(7)
 
 
-def code(*arrays):
-    writer = SymbolWriter()
+def code(*arrays, effort="best"):
+    writer = SymbolWriter(effort=effort)
     for array in arrays:
         writer.write(np.asarray(array, dtype=np.int32))
     return writer.finish()
@@ -69,6 +71,7 @@ def test_lengths_are_known_beforehand(value, order):
     writer = BitWriter()
     writer.signed(value, order=order)
     assert exp_golomb_bits(fold(np.array([value])), order).tolist() == [writer.bit_count]
+    assert signed_bits(value, order) == writer.bit_count
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 40, b"\x00\x00\x00\x00\x00\x01\xff\xff\xff\xff\xff\xff"])
@@ -146,6 +149,8 @@ MODELS = st.one_of(
 def test_a_model_reads_back_and_can_code(model, near, quarter):
     writer = BitWriter()
     model.write(writer, near=near)
+    if isinstance(model, Histogram):
+        assert parameter_bits(model) == writer.bit_count
     reader = BitReader(writer.getvalue())
     assert read_model(reader, near=near) == model
     reader.finish()
@@ -261,11 +266,12 @@ def test_pruned_arrays_too(share):
     assert len(model_section) + len(words) <= 1.005 * Counts.of(symbols).entropy_bits / 8 + 20
 
 
+@pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize("draw", [RNG.normal, RNG.laplace])
 @pytest.mark.parametrize("bits", [8, 4])
-def test_a_million_symbols_cost_their_entropy(draw, bits):
+def test_a_million_symbols_cost_their_entropy(draw, bits, effort):
     symbols = scaled(draw(size=10**6), bits)
-    model_section, words = code(symbols)
+    model_section, words = code(symbols, effort=effort)
     entropy_bytes = Counts.of(symbols).entropy_bits / 8
     assert len(words) <= 1.002 * entropy_bytes
     assert len(model_section) <= 250
@@ -325,6 +331,90 @@ def test_the_estimated_cost_is_the_real_one():
         assert bits == cost_bits(model, Counts.of(array))
         estimate = bits / 8
         assert estimate - 1 <= len(model_section) + len(words) <= estimate + 9
+
+
+# ---- how hard models are looked for
+
+
+SYMBOLS = np.array([-32767, -9000, -2049, -2048, -300, -128, -9, -1, 0, 1, 2, 7, 128, 900, 2048, 20_000, 32767])
+
+
+@given(st.integers(0, SCALE_COUNT - 1), st.integers(0, SYMBOLS.size // 2))
+def test_bits_under_curves_are_those_of_their_tables(scale, cut):
+    symbols = SYMBOLS[cut : SYMBOLS.size - cut]
+    reach = reach_for(int(np.abs(symbols).max()))
+    bits = bits_under_curves(symbols, reach, slice(scale, scale + 1))[:, :, 0]
+    for number, family in enumerate(("laplace", "gaussian")):
+        table = Curve(family=family, scale=scale).table()
+        np.testing.assert_allclose(bits[:, number], symbol_bits(table, symbols), rtol=1e-12)
+
+
+@pytest.mark.parametrize("hole", [0, 1, 7, 500, 30_000])
+def test_the_share_around_zero_is_that_of_the_tables(hole):
+    zero, cut = shares_around_zero(hole, slice(0, SCALE_COUNT))
+    for scale in (0, 24, 60, 95, 127):
+        for number, family in enumerate(("laplace", "gaussian")):
+            table = Curve(family=family, scale=scale).table()
+            last = min(hole, table.symbol_count // 2)
+            shares = np.exp2(-symbol_bits(table, np.arange(-last, last + 1)))
+            assert zero[number, scale] == pytest.approx(shares[last])
+            assert cut[number, scale] == pytest.approx(shares.sum() - shares[last])
+
+
+def drawn(kind, size, spread):
+    rng = np.random.default_rng(size)
+    values = {
+        "normal": lambda: rng.normal(0, spread, size),
+        "laplace": lambda: rng.laplace(0, spread, size),
+        "aside": lambda: rng.normal(3 * spread, spread, size),
+        "sparse": lambda: rng.laplace(0, 4 * spread, size) * (rng.random(size) < 0.2),
+        "pruned": lambda: rng.normal(0, spread, size) * (rng.random(size) < 0.5),
+        "holed": lambda: np.where(np.abs(wide := rng.laplace(0, spread, size)) < spread / 2, 0, wide),
+        "outliers": lambda: np.where(rng.random(size) < 0.01, 3000, rng.normal(0, spread, size)),
+        "humps": lambda: rng.normal(0, spread, size) + 6 * spread * rng.integers(0, 2, size),
+        "even": lambda: rng.integers(-9, 10, size),
+        "two": lambda: rng.integers(0, 2, size),
+    }
+    return np.rint(values[kind]()).clip(-MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
+
+
+KINDS = ("normal", "laplace", "aside", "sparse", "pruned", "holed", "outliers", "humps", "even", "two")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_found_fast_costs_little_more(kind):
+    best = fast = 0.0
+    for size in (5, 30, 300, 5000):
+        for spread in (0.6, 4, 30, 250, 3000):
+            counts = Counts.of(drawn(kind, size, spread))
+            best += choose_model(counts, 40)[1]
+            fast += cost_bits(choose_model(counts, 40, effort="fast")[0], counts, 40)
+    assert best - 1e-6 <= fast < 1.02 * best
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_model_found_fast_is_said_to_cost_is_near(kind):
+    for spread in (0.6, 4, 30, 250):
+        counts = Counts.of(drawn(kind, 3000, spread))
+        model, said = choose_model(counts, 40, effort="fast")
+        assert said == pytest.approx(cost_bits(model, counts, 40), rel=2e-3, abs=4)
+
+
+@given(st.lists(st.lists(st.integers(-40, 40) | st.integers(-MAX_SYMBOL, MAX_SYMBOL), min_size=1, max_size=60)))
+@settings(deadline=None, max_examples=40)
+def test_what_was_written_fast_comes_back(lists):
+    decoded = decode(code(*lists, effort="fast"), *map(len, lists))
+    assert [array.tolist() for array in decoded] == lists
+
+
+def test_a_histogram_found_fast_saves_most_of_what_the_best_saves():
+    counts = Counts.of(drawn("humps", 6000, 20))
+    curve = Curve(family="gaussian", scale=80)
+    (fast, said), *_ = held_histograms(counts, to_beat=cost_bits(curve, counts))
+    best, bits = choose_model(counts)
+    assert isinstance(best, Histogram)
+    assert bits <= cost_bits(fast, counts) == pytest.approx(said, abs=1)
+    assert cost_bits(fast, counts) < 1.02 * bits
 
 
 @pytest.mark.parametrize(
