@@ -70,7 +70,7 @@ class Totals:
         self.rest_bytes += rest.nbytes
 
     def columns(self, size: int) -> dict[str, Any]:
-        """PSNR is the mean over all frames; bytes are those on disk."""
+        """PSNR is the mean over all frames; bytes are those on disk, beside those of the originals' whole files."""
         measured = sum(frames for frames, _ in self._psnr)
         mean = sum(frames * value for frames, value in self._psnr) / measured if measured else None
         return {
@@ -78,6 +78,7 @@ class Totals:
             "psnr_db": mean and round(mean, 4),
             "bytes": size,
             "bits_per_pixel": round(8 * size / self._pixels, 5),
+            "original_bytes": sum(source.size_bytes for source in self._sources.values()),
         }
 
     def left_out(self) -> Iterator[str]:

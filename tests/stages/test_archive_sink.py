@@ -386,6 +386,11 @@ def test_two_sinks_of_one_archive_do_not_get_into_each_others_way(
     assert content(path) == whole[1]
 
 
+def test_the_last_row_says_what_the_originals_take(items: list[Item], whole: tuple[list[Row], Any]) -> None:
+    sources = {item.payload.span.source.name: item.payload.span.source for item in items}
+    assert whole[0][-1].values["original_bytes"] == sum(source.size_bytes for source in sources.values()) > 0
+
+
 def test_the_row_says_the_bytes_that_the_unit_takes(items: list[Item], whole: tuple[list[Row], Any]) -> None:
     shown, (_, _, units) = whole
     assert [row.values["bytes"] for row in shown[:3]] == [unit.disk_bytes for unit, _, _ in units]
