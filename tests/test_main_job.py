@@ -185,7 +185,7 @@ def test_plugins_lists_every_stage_and_codec() -> None:
     stages = {stage["name"]: stage for stage in document["stages"]}
     assert {"video_source", "segment", "fit", "prune", "quantize", "entropy_encode", "archive_sink"} <= stages.keys()
     assert {"archive_source", "entropy_decode", "reconstruct", "video_sink", "image_sink", "quality"} <= stages.keys()
-    assert {"nerv", "gridnerv", "coin", "siren"} <= {codec["name"] for codec in document["codecs"]}
+    assert {"nerv", "enerv", "hnerv", "gridnerv", "coin", "siren"} <= {codec["name"] for codec in document["codecs"]}
     for entry in document["stages"] + document["codecs"]:
         assert entry["summary"]
         assert {"accepts", "emits", "options"} <= entry.keys()

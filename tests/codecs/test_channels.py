@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefold.codecs.coin import Coin, CoinConfig
+from framefold.codecs.enerv import ENerv, ENervConfig
 from framefold.codecs.fitting import tensors_of
 from framefold.codecs.gridnerv import Grid, GridNerv, GridNervConfig
+from framefold.codecs.hnerv import HNerv, HNervConfig
 from framefold.codecs.inr import NetworkCodec
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.network import FittedNetwork
@@ -31,6 +33,10 @@ CODECS = {
             width=5, strides=(3, 2, 2), block_widths=(5, 4), grids=((Grid(3, 3), Grid(1, 2)), (Grid(2, 3),), ())
         )
     ),
+    "enerv": ENerv(
+        ENervConfig(width=5, stem_width=6, token_width=7, hidden_width=4, middle_width=3, strides=(3, 2, 2))
+    ),
+    "hnerv": HNerv(HNervConfig(width=6, embedding_width=4, strides=(3, 2))),
     "siren": Siren(SirenConfig(width=7, depth=3)),
     "coin": Coin(CoinConfig(width=7, depth=2)),
 }
@@ -67,6 +73,17 @@ def count(network: FittedNetwork) -> int:
 IDLE = {
     "nerv": {"stem.1": [0, 4, 8], "stem.3": [2], "blocks.0": [0, 3], "blocks.1": [1]},
     "gridnerv": {"blocks.0": [4], "blocks.1": [0, 2], "grids.0.0": [1], "grids.0.1": [0], "grids.1.0": [2]},
+    "enerv": {
+        "stem.1": [5],
+        "space.perceptron.1": [0],
+        "fusion.perceptron.1": [2],
+        "blocks.0.up": [1],
+        "norms.0": [3],
+        "norms.1": [0, 4],
+        "norms.2": [2],
+        "blocks.2": [1],
+    },
+    "hnerv": {"embeddings": [1], "stem": [0, 5], "blocks.0": [2], "blocks.1": [4]},
     "siren": {"layers.0": [6, 1], "layers.1": [0, 3], "layers.2": [2, 5]},
     "coin": {"layers.0": [3], "layers.1": [3]},
 }

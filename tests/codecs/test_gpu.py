@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from framefold.codecs.base import Codec, FitSettings, RateSettings
+from framefold.codecs.enerv import ENerv, ENervConfig
 from framefold.codecs.gridnerv import GridNerv, GridNervConfig
+from framefold.codecs.hnerv import HNerv, HNervConfig
 from framefold.codecs.metrics import psnr
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.rate.targets import RateTarget
@@ -19,6 +21,8 @@ from framefold.codecs.testing import make_clip, moving_shapes, run_fit
 CODECS: list[tuple[Codec, int, str]] = [
     (GridNerv(GridNervConfig(width=8)), 4, "video"),
     (Nerv(NervConfig(width=4)), 4, "video"),
+    (ENerv(ENervConfig(width=12)), 4, "video"),
+    (HNerv(HNervConfig(width=12, embedding_width=4)), 4, "video"),
     (Siren(SirenConfig(width=24)), 1, "image"),
 ]
 

@@ -11,7 +11,9 @@ from framefold.codecs import fitting
 from framefold.codecs.base import FitSettings
 from framefold.codecs.clip import Source, Span
 from framefold.codecs.coin import Coin, CoinConfig
+from framefold.codecs.enerv import ENerv, ENervConfig
 from framefold.codecs.gridnerv import GridNerv, GridNervConfig
+from framefold.codecs.hnerv import HNerv, HNervConfig
 from framefold.codecs.inr import estimated_bits
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.network import FittedNetwork
@@ -121,9 +123,9 @@ def test_fine_tuning_leaves_the_network_it_was_given(fitted):
     assert all(np.array_equal(before[name], value) for name, value in fitted.tensors.items())
 
 
-@pytest.mark.parametrize("codec", [Nerv, GridNerv, Siren, Coin])
+@pytest.mark.parametrize("codec", [Nerv, GridNerv, ENerv, HNerv, Siren, Coin])
 def test_global_random_state_is_untouched(codec):
-    kind = "video" if codec in (Nerv, GridNerv) else "image"
+    kind = "image" if codec in (Siren, Coin) else "video"
     state = torch.get_rng_state()
     network = run_fit(codec().fit(make_clip(moving_shapes(1, 12, 12), kind=kind), FitSettings(steps=2)))
     codec().reconstruct(network)
@@ -164,6 +166,8 @@ def every_step(monkeypatch):
 SMALL = {
     "nerv": (Nerv(NervConfig(width=3)), "video"),
     "gridnerv": (GridNerv(GridNervConfig(width=6)), "video"),
+    "enerv": (ENerv(ENervConfig(width=4)), "video"),
+    "hnerv": (HNerv(HNervConfig(width=6, embedding_width=4)), "video"),
     "siren": (Siren(SirenConfig(width=6, depth=2)), "image"),
     "coin": (Coin(CoinConfig(width=6, depth=2)), "image"),
 }
