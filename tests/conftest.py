@@ -8,6 +8,7 @@ from typing import Any
 
 # The networks of tests are so small that a second thread only waits, on a busy machine for ever.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # workers of pytest-xdist have it: tables would not be as wide as in a log
 
 import pytest
 import torch

@@ -26,13 +26,13 @@ from framefold.codecs.stream.symbol_models import MAX_SYMBOL
 EVERY = 4
 """The rate joins the loss of every fourth step, four times over; in every step it costs time and gained nothing."""
 RESTARTS = (0.5, 0.8)
-"""Shares of the budget at which the learning rate begins once more, lower. Only here is the price adapted to the error
-of the picture: while the rate is high the error is far above what it will be, and a price that followed it made a
-gridnerv of 113 k weights 12 % larger at the same quality."""
+"""Shares of the budget at which the learning rate begins once more, lower, if the picture has a goal. Only here
+is the price adapted to its error: while the rate is high the error is far above what it will be, and a price that
+followed it made a gridnerv of 113 k weights 12 % larger at the same quality."""
 EXPECTED_DB = (0.05, 0.02)
 """What the picture gains after each of them."""
 HARD_FROM = (0.6, 0.3, 0.0)
-"""Share of each part of the budget after which weights are rounded, no longer blurred by noise, ..."""
+"""Share of each part of the budget between restarts after which weights are rounded, no longer blurred by noise, ..."""
 PULL = 1.0
 """... and drawn to the symbol they stand at, in the end with the force of the picture itself (h * step**2). Without it
 they come to lie on the borders between symbols and flip for ever (Nagel et al. 2022, "Overcoming Oscillations in
@@ -121,6 +121,8 @@ class RateAwareNetwork(nn.Module):
         self.steering = steering or Steering()
         self.count, self.judge = count, judge
         self.rounds = rounds
+        self.restarts = RESTARTS if rounds and self.steering.mse is not None else ()
+        """Where the learning rate is to begin once more."""
         self.seed = seed
         self.names = [name for name, _ in network.named_parameters()]
         self.shifts = nn.ParameterList(
@@ -155,8 +157,8 @@ class RateAwareNetwork(nn.Module):
             with torch.no_grad():
                 self.counted.fill_(due)
                 self.excess.copy_(torch.log2(self.bits() / self.count(self.quantized())))
-        cycle, _ = cycle_at(fraction, RESTARTS)
-        if self.judge is not None and self.steering.mse is not None and self.rounds and cycle > self.judged:
+        cycle, _ = cycle_at(fraction, self.restarts)
+        if self.judge is not None and self.steering.mse is not None and cycle > self.judged:
             with torch.no_grad():
                 self.judged.fill_(cycle)
                 wanted = self.steering.mse * 10 ** (EXPECTED_DB[cycle - 1] / 10)
@@ -259,7 +261,7 @@ class RateAwareNetwork(nn.Module):
 
     def _hardness(self) -> float | None:
         """How far the rounding has come in this part of the budget, 0..1; None while weights are blurred."""
-        cycle, share = cycle_at(self.fraction, RESTARTS)
+        cycle, share = cycle_at(self.fraction, self.restarts)
         hard_from = HARD_FROM[cycle]
         return (share - hard_from) / (1 - hard_from) if self.rounds and share >= hard_from else None
 

@@ -36,7 +36,6 @@ from framefold.codecs.quantizing.steps import EXPONENTS_PER_OCTAVE, MAX_EXPONENT
 from framefold.codecs.rate.rate_aware import (
     EXPONENT_RATE,
     PRICE_TO_SQUARES,
-    RESTARTS,
     Grid,
     RateAwareNetwork,
     Steering,
@@ -164,7 +163,7 @@ def _plan(
         learning_rate=peak,
         rate_factors={"shifts.": EXPONENT_RATE / peak} | {f"network.{name}": factor(name) for name in network.tensors},
         warm_up=WARM_UP,
-        restarts=RESTARTS if wrapped.rounds else (),
+        restarts=wrapped.restarts,
         clip_norm=None,
         target_psnr_db=None,
     )
