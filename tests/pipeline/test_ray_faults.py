@@ -211,7 +211,7 @@ def test_a_machine_that_is_lost_in_a_diamond(tmp_path: Path, ray_cluster: Any, s
                 ray_cluster.remove_node(lost, allow_graceful=False)
 
         checked = check(tmp_path, diamond(out, zone))
-        policy = Policy(drain_seconds=5, patience_seconds=6)
+        policy = Policy(drain_seconds=5, patience_seconds=60 if spare else 6)  # new workers take a while to start
         if spare:
             outcome = run_watched(checked, ray_cluster.address, watch, policy)
             assert gathered(out) == sorted(2 * number for number in range(30))
