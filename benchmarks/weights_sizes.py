@@ -34,7 +34,7 @@ UNARY, UNARY_SMALL, SMALL = 10, 1, 20_000
 
 CODERS: Mapping[Coder, str] = {"zstd": "zstd -19", "huffman": "Huffman as in NeRV", "range": "our coder"}
 GENTLER = 5.0
-"""Learning rate of further steps, in those of `finetune`: half of a fit's, which gave most of 0.2, 0.5 and 1."""
+"""Learning rate of further steps, in those of `finetune`: half of a fit's."""
 GRID = 32
 """Parts of an octave in which the fineness is searched."""
 STRIDE = GRID // 2

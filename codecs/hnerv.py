@@ -150,9 +150,9 @@ class HNerv(NetworkCodec[HNervConfig]):
 
     Differences from the paper. Any frame size: strides follow from it, as many as in the paper and the same on its
     sizes, and the result is cropped. Sigmoid where the authors' program has (tanh + 1) / 2, the same function at twice
-    the slope. Single frames, weights that begin evenly, a higher rate and Adam's betas 0.5 and 0.95, for short fits
-    (the paper: pairs, 1e-3, 0.9 and 0.999). Rounding is other stages' work; the paper has 6 bits for embeddings and 8
-    for weights.
+    the slope. A GELU follows the stem. Single frames, weights that begin evenly, a higher rate and Adam's betas 0.5
+    and 0.95, for short fits (the paper: pairs, 1e-3, 0.9 and 0.999). Rounding is other stages' work; the paper has 6
+    bits for embeddings and 8 for weights.
     """
 
     name: ClassVar[str] = "hnerv"

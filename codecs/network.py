@@ -59,6 +59,17 @@ class FittedNetwork:
         """Bytes of parameters, and of the pixels and the parent that travel along."""
         return sum(tensor.nbytes for tensor in self.tensors.values()) + _along_with(self.target, self.parent)
 
+    def as_symbols(self, tensors: Mapping[str, QuantizedTensor]) -> SymbolTensors:
+        """Put integers in the place of its tensors."""
+        return SymbolTensors(
+            span=self.span,
+            codec=self.codec,
+            config=self.config,
+            tensors=tensors,
+            target=self.target,
+            parent=self.parent,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedTensor:

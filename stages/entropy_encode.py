@@ -32,7 +32,7 @@ class EntropyEncodeConfig(Options, frozen=True):
         default="best",
         exclude_if=lambda effort: effort == "best",
         description="best: the cheapest model of each tensor. fast: one that quartiles and moments point to, and no "
-        "contexts; 15 to 30 times as fast, about 0.1 % more bytes than best without contexts",
+        "contexts; 14 to 23 times as fast, about 0.1 % more bytes than best without contexts",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from framefold.codecs.clip import Clip, Frames, Source
+from framefold.codecs.clip import Clip, Frames, Source, Span
 
 RATIO = 2.0
 """A cut changes the picture at least this many times as much as any of the frames before it ..."""
@@ -41,12 +41,16 @@ class SceneWatch:
     changes: tuple[float, ...] = ()
     """The latest, at most `MEMORY`."""
 
+    def goes_on(self, span: Span) -> bool:
+        """Whether a span begins where the last clip ended."""
+        return (span.source, span.first_frame) == (self.source, self.frame)
+
     def over(self, clip: Clip) -> tuple[tuple[int, ...], Self]:
         """Give the numbers of the frames that begin a scene in a clip, and what to remember after it.
 
         A clip that does not go on where the last one ended begins without memory.
         """
-        goes_on = (clip.span.source, clip.span.first_frame) == (self.source, self.frame)
+        goes_on = self.goes_on(clip.span)
         small = thumbnails(clip.frames)
         before = small[:1] if self.last is None or not goes_on else self.last[None]
         changes = np.abs(np.diff(small, axis=0, prepend=before)).mean(axis=(1, 2)).tolist()

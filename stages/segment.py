@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from framefold.codecs.clip import Clip, Source, Span, join
+from framefold.codecs.clip import Clip, Span, join
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Emit, Options, Output, PortType, Stage
 from framefold.stages.media_files import Identities
@@ -43,16 +43,13 @@ class Segment(Stage):
         self._watch = SceneWatch()
         self._origin = 0
         """The frame that clips are counted from."""
-        self._next: tuple[Source, int] | None = None
-        """The frame that would go on where the last item ended."""
         self._identities = Identities()
 
     def process(self, item: Item) -> Iterator[Output]:
         """Emit the clips that are complete now; what is left waits for the next item."""
-        held, origin, size = self._held, self._origin, self.config.frames_per_clip
+        held, size = self._held, self.config.frames_per_clip
+        origin = self._origin if self._watch.goes_on(item.payload.span) else 0
         cuts, watch = self._watch.over(item.payload) if self.config.scene_cuts else ((), self._watch)
-        if self._next != (item.payload.span.source, item.payload.span.first_frame):
-            origin = 0
         for piece in cut(item.payload, size, origin=origin, scenes=cuts):
             begins_scene = piece.span.first_frame in cuts
             if held and (begins_scene or not _continues(held[-1].span, piece.span)):
@@ -65,7 +62,6 @@ class Segment(Stage):
                 held = ()
         self._held = tuple(_own(piece) for piece in held)  # only now: the same item may come again after a failure
         self._origin, self._watch = origin, watch
-        self._next = (item.payload.span.source, _stop(item.payload.span))
 
     def finish(self) -> Iterator[Output]:
         """Emit the last, shorter clip."""

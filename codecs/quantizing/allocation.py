@@ -165,19 +165,11 @@ class Allocation:
 
         ValueError for joint rounding without a curvature of all weights.
         """
-        network, tensors = self.network, {}
-        for name in network.tensors:
-            tensors[name] = self.on_parents_grid(name, fineness) or self._quantized(name, fineness, rounding)
-        if rounding == "joint":
-            tensors = self._jointly(tensors)
-        return SymbolTensors(
-            span=network.span,
-            codec=network.codec,
-            config=network.config,
-            tensors=tensors,
-            target=network.target,
-            parent=network.parent,
-        )
+        tensors = {
+            name: self.on_parents_grid(name, fineness) or self._quantized(name, fineness, rounding)
+            for name in self.network.tensors
+        }
+        return self.network.as_symbols(self._jointly(tensors) if rounding == "joint" else tensors)
 
     def _jointly(self, tensors: Mapping[str, QuantizedTensor]) -> dict[str, QuantizedTensor]:
         """The same steps, all weights rounded together."""
@@ -225,10 +217,14 @@ class Allocation:
 
 
 def _known(network: FittedNetwork) -> list[str]:
-    """The tensors that a parent has too, those that are its own still before all others: so they stay."""
+    """The tensors that a parent has too, those that are its own still before all others: so they stay.
+
+    A tuning works in units of steps: its own may come back a last digit away.
+    """
 
     def has_moved(name: str) -> bool:
-        return not np.array_equal(network.tensors[name], parent[name].dequantize())
+        own, theirs = network.tensors[name], parent[name].dequantize()
+        return own.shape != theirs.shape or not np.allclose(own, theirs, rtol=1e-5, atol=0)
 
     parent = network.parent.tensors if network.parent else {}
     return sorted((name for name in network.tensors if name in parent), key=has_moved)

@@ -57,17 +57,11 @@ def quantize(network: FittedNetwork, *, bits: int, granularity: Granularity) -> 
         raise ValueError(f"granularity is {granularity!r}, allowed is 'tensor' or 'channel'")
     check_finite(network.tensors)
     fine, fine_bits = fine_tensors(network.tensors), max(bits + FINE_EXTRA_BITS, FINE_MIN_BITS)
-    return SymbolTensors(
-        span=network.span,
-        codec=network.codec,
-        config=network.config,
-        tensors={
-            name: _quantize(network, name, bits=fine_bits if name in fine else bits, granularity=granularity)
-            for name in network.tensors
-        },
-        target=network.target,
-        parent=network.parent,
-    )
+    tensors = {
+        name: _quantize(network, name, bits=fine_bits if name in fine else bits, granularity=granularity)
+        for name in network.tensors
+    }
+    return network.as_symbols(tensors)
 
 
 def check_finite(tensors: Mapping[str, FloatTensor]) -> None:

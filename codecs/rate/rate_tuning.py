@@ -84,7 +84,7 @@ def tune_for_rate(
     wrapped = _wrapped(codec, network, rate.target, settings)
     plan = _plan(codec, network, settings, wrapped)
     for progress in fit(wrapped, network.target.frames, plan, masks=_zeros(network), resume=run):
-        bits = _stream_bits(codec, _symbols(network, wrapped.quantized())) if progress.fraction == 1 else None
+        bits = _stream_bits(codec, network.as_symbols(wrapped.quantized())) if progress.fraction == 1 else None
         yield replace(progress, bits=bits, state=partial(state_of, progress, kind))
     finished = _trimmed if wrapped.rounds else _rounded_jointly
     return (yield from finished(codec, network, wrapped.eval(), rate.target, settings.device))
@@ -103,7 +103,7 @@ def _wrapped(
         {name: _grid(allocation, name, fineness) for name in network.tensors},
         price=4**fineness / PRICE_TO_SQUARES,  # -dD/dR of fine steps, where D = weights * 4**fineness / 12
         steering=_steering(allocation, target),
-        count=lambda tensors: _stream_bits(codec, _symbols(network, tensors)),
+        count=lambda tensors: _stream_bits(codec, network.as_symbols(tensors)),
         judge=lambda tensors: _mse(_psnr_db(codec, _decoded(network, tensors), settings.device)),
         rounds=not codec.has_curvature(network),
         seed=settings.seed,
@@ -187,7 +187,7 @@ def _trimmed(
 ) -> RateTuning:
     """Round; with a target, let small gains in rate decide near ties until the stream meets it."""
     tensors = wrapped.quantized()
-    tuned = _symbols(network, tensors)
+    tuned = network.as_symbols(tensors)
     if target is None:
         return tuned
     trim = _Trim(tuned, wrapped)
@@ -244,17 +244,6 @@ def _told(search: Generator[Candidate, None, SymbolTensors]) -> RateTuning:
             symbols: SymbolTensors = end.value
             return symbols
         yield FitProgress(fraction=1.0, step=0, bits=8.0 * candidate.bytes)
-
-
-def _symbols(network: FittedNetwork, tensors: Mapping[str, QuantizedTensor]) -> SymbolTensors:
-    return SymbolTensors(
-        span=network.span,
-        codec=network.codec,
-        config=network.config,
-        tensors=tensors,
-        target=network.target,
-        parent=network.parent,
-    )
 
 
 def _decoded(network: FittedNetwork, tensors: Mapping[str, QuantizedTensor]) -> FittedNetwork:

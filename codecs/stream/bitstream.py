@@ -138,9 +138,9 @@ def encode(
     """Write a quantized network; ValueError names a tensor that the format cannot hold.
 
     The axis of a tensor with a single step says nothing and is not stored: it reads back as 0. A parent that would
-    save nothing is not named. Without `contexts` no tensor is coded from its neighbours: some ten times faster to
-    write, and larger. With the effort fast they are not looked at either, and a model is one that quartiles and
-    moments point to: four times faster again, and mostly less than 0.2 % larger.
+    save nothing is not named. Without `contexts` no tensor is coded from its neighbours: four to ten times faster
+    to write, and larger. With the effort fast they are not looked at either, and a model is one that quartiles and
+    moments point to: three to five times faster again, and mostly less than 0.2 % larger.
     """
     if coder not in CODERS:
         raise ValueError(f"coder is {coder!r}, allowed is one of {', '.join(CODERS)}")

@@ -153,6 +153,25 @@ def test_a_parents_own_tensors_stay(fitted_picture: FittedNetwork, curvature: Ma
         assert np.array_equal(tensor.symbols, child.tensors[name].symbols) == (name != "head.weight")
 
 
+def test_a_tensor_a_last_digit_away_from_its_parents_is_still_its_own(
+    fitted_picture: FittedNetwork, curvature: Matrix
+) -> None:
+    base = Allocation.of(fitted_picture, Siren().sensitivity(fitted_picture)).at(-9.0, rounding="nearest")
+    own = base.dequantize()
+    parent = Parent(payload=bitstream.encode(base), tensors=base.tensors)
+    tensors = {name: np.nextafter(tensor, np.float32(9)) for name, tensor in own.tensors.items()}
+    tensors["layers.0.weight"] = own.tensors["layers.0.weight"] + np.float32(0.0123)
+    child = Allocation.together(replace(own, tensors=tensors, parent=parent), curvature).at(-9.0, rounding="joint")
+    for name, tensor in base.tensors.items():
+        assert np.array_equal(tensor.symbols, child.tensors[name].symbols) == (name != "layers.0.weight")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_curvature_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="curvature of the network's weights is NaN or infinite"):
+        JointRounding.of({"w": np.ones(2, np.float32)}, np.full((2, 2), value))
+
+
 def test_without_a_curvature_it_is_refused(fitted_picture: FittedNetwork) -> None:
     with pytest.raises(ValueError, match="joint rounding needs the curvature of all weights; take rate or trellis"):
         Allocation.of(fitted_picture, None).at(-8.0, rounding="joint")
