@@ -8,6 +8,8 @@ import sys
 from framefold.pipeline.archive import ArchiveReader
 
 COMMITS = 40
+STOPS = (10, 20, 30)
+"""So many commits the writer makes before it waits to have been seen; in between both run as they please."""
 WRITE = """
 import hashlib, sys
 from framefold.pipeline.archive.folder import FolderWriter
@@ -15,6 +17,8 @@ from framefold.pipeline.archive.folder import FolderWriter
 with FolderWriter(sys.argv[1]) as writer:
     print("begun", flush=True)
     for number in range(int(sys.argv[2])):
+        if str(number) in sys.argv[3:]:
+            sys.stdin.readline()
         document = {"name": f"clip{number % 3}.mp4", "kind": "video", "sha256": "ab" * 32}
         size = {"width": 32, "height": 18, "time_base": [1, 600]}
         unit = writer.add_unit(
@@ -33,9 +37,9 @@ with FolderWriter(sys.argv[1]) as writer:
 
 
 def test_snapshots_only_grow(tmp_path, clips):
-    place, seen = tmp_path / "x.fold", []
-    command = [sys.executable, "-c", WRITE, str(place), str(COMMITS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    place, seen, stops = tmp_path / "x.fold", [], list(STOPS)
+    command = [sys.executable, "-c", WRITE, str(place), str(COMMITS), *map(str, STOPS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdout.readline() == "begun\n"
         first = ArchiveReader.open(place)
         while not seen or seen[-1] < COMMITS:
@@ -43,6 +47,9 @@ def test_snapshots_only_grow(tmp_path, clips):
             assert found == list(range(len(found)))
             assert len(found) >= (seen[-1] if seen else 0)
             seen.append(len(found))
+            if stops and seen[-1] == stops[0]:
+                process.stdin.write("\n")
+                stops.pop(0)
     assert process.returncode == 0
     assert len(set(seen)) > 3
     with first:
