@@ -76,6 +76,13 @@ class RateSettings:
 
     target: RateTarget | None = None
     """None: bits are spent until more of them would hardly better the picture."""
+    bit_price: float | None = None
+    """What one more bit per pixel has to better the mean squared error by, in squared levels of 255."""
+
+    def price(self, span: Span) -> float | None:
+        """What one more bit of the span's stream has to better it by, samples 0..1; None if nothing was said."""
+        frames, _, height, width = span.shape
+        return self.bit_price and self.bit_price / (255.0**2 * frames * height * width)
 
 
 Fitting = Generator[FitProgress, None, FittedNetwork]
@@ -145,6 +152,10 @@ class Codec(ABC):
         from a codec that cannot, for a network without pixels, and if `settings.resume` is of other work.
         """
         raise ValueError(f"codec {self.name!r} has no rate-aware tuning; use the stage quantize")
+
+    def fit_for_rate(self, clip: Clip, rate: RateSettings, settings: FitSettings) -> RateTuning | None:
+        """Fit the clip with bits in the loss from the first step on; None from a codec that learns them afterwards."""
+        return None
 
     def calibrate(self, symbols: SymbolTensors, settings: FitSettings) -> RateTuning:
         """Tune biases and other vectors to the network's `target` while all other symbols stay as they are.

@@ -53,6 +53,8 @@ class FitRecord(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=
     """The parameters that a diverged fit goes back to."""
     moments: Moments
     """Empty where the optimiser has no memory yet, or none any more."""
+    mean_squares: list[_Number] = []
+    """Of the gradients, per group of parameters that has a floor of them; empty where none has."""
 
     @classmethod
     def of(cls, state: FitState, *, frames_shape: tuple[int, ...], max_restores: int) -> Self:

@@ -26,6 +26,7 @@ from framefold.codecs.base import FitProgress, FitSettings, FitState, Loss, Mask
 from framefold.codecs.clip import Frames
 from framefold.codecs.fit_record import FitRecord, Moments, array_of, arrays_of, put_back
 from framefold.codecs.losses import loss_and_error
+from framefold.codecs.optimizer import FloorAdam
 
 WINDOW_STEPS = 50
 """Steps between two looks at the error; rounded up to whole epochs, so that windows compare."""
@@ -80,6 +81,8 @@ class FitPlan:
     learning_rate: float
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     """Parameters whose name starts with the key learn this many times as fast."""
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Parameters whose name starts with the key share a floor of the gradient, in this share: see `FloorAdam`."""
     batch: int = 1
     """Frames per step."""
     lattice: int = 1
@@ -200,16 +203,18 @@ class _Run:
                 raise ValueError(f"mask {name!r} of shape {mask.shape} fits no parameter; there are {known}")
         return [(name, torch.from_numpy(np.float32(mask)).to(self.device)) for name, mask in masks.items()]
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        groups: dict[float, list[nn.Parameter]] = {}
+    def _optimizer(self) -> FloorAdam:
+        groups: dict[tuple[float, str], list[nn.Parameter]] = {}
         for name, parameter in self.parameters.items():
             factors = (factor for prefix, factor in self.plan.rate_factors.items() if name.startswith(prefix))
-            groups.setdefault(self.plan.learning_rate * next(factors, 1.0), []).append(parameter)
-        return torch.optim.Adam(
-            [{"params": group, "peak": rate, "lr": rate} for rate, group in groups.items()],
+            floored = next((prefix for prefix in self.plan.floors if name.startswith(prefix)), "")
+            groups.setdefault((self.plan.learning_rate * next(factors, 1.0), floored), []).append(parameter)
+        return FloorAdam(
+            [
+                {"params": group, "peak": rate, "lr": rate, "floor": self.plan.floors.get(floored, 0.0)}
+                for (rate, floored), group in groups.items()
+            ],
             betas=self.plan.betas,
-            eps=1e-10,
-            fused=True,
         )
 
     def fraction(self) -> float:
@@ -346,6 +351,7 @@ class _Run:
             parameters=arrays_of(self.parameters),
             good=arrays_of(self.good),
             moments=self._moments(),
+            mean_squares=self.optimizer.mean_squares,
         )
         return dict(record)
 
@@ -359,6 +365,7 @@ class _Run:
         put_back("parameters", record.parameters, self.parameters)
         put_back("good", record.good, self.good)
         self._recall(record.moments)
+        self.optimizer.mean_squares = record.mean_squares
         self._draw_on(record)
         self.batches = record.batches(self.plan.batch, self.device)
         self.error.fill_(record.window_error)

@@ -204,7 +204,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
             frames[indices.numpy()] = _draw(module, indices.to(device))
         return Clip(span=network.span, frames=frames)
 
-    def _kind(self, work: Literal["fit", "finetune", "rate"], config: ConfigT) -> Kind:
+    def _kind(self, work: Literal["fit", "finetune", "rate", "rate first"], config: ConfigT) -> Kind:
         return {"codec": self.name, "work": work, "config": config.model_dump(mode="json")}
 
     def _network(self, clip: Clip, config: ConfigT, module: nn.Module) -> FittedNetwork:

@@ -43,6 +43,14 @@ class RateAware(BaseModel, frozen=True, extra="forbid"):
     """How a fit becomes rate-aware."""
 
     share: float = Field(default=0.3, gt=0, lt=1, description="of the budget, its last part, for tuning with bits")
+    bit_price: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        exclude_if=_is_none,
+        description="by what one more bit per pixel has to better the mean squared error (8-bit levels, squared); "
+        "where there is no target",
+    )
 
 
 class FitConfig(Options, frozen=True):
@@ -173,8 +181,9 @@ class Fit(Stage):
         fit = partial(fit_to, self._codec, self.config.target, clip, choose_size=self.config.chooses_size)
         if self.config.rate is None:
             return fit
-        rate = RateSettings(target=self.config.target)
-        return FitAndTune(codec=self._codec, fit=fit, clip=clip, rate=rate, share=self.config.rate.share).run
+        rate = RateSettings(target=self.config.target, bit_price=self.config.rate.bit_price)
+        in_two_parts = FitAndTune(codec=self._codec, fit=fit, clip=clip, rate=rate, share=self.config.rate.share)
+        return lambda settings: self._codec.fit_for_rate(clip, rate, settings) or in_two_parts.run(settings)
 
     def _checked(self, network: Fitted) -> Fitted:
         if self._settings.start and network.parent is None:

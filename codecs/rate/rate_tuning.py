@@ -18,7 +18,7 @@ A network that was rounded while it learned aims a little beyond a target in byt
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,7 @@ from framefold.codecs.fitting import FitPlan, fit
 from framefold.codecs.metrics import psnr
 from framefold.codecs.network import FittedNetwork, QuantizedTensor, SymbolTensors
 from framefold.codecs.quantizing.allocation import Allocation
-from framefold.codecs.quantizing.rounding import BitTable, rate_aware_symbols
-from framefold.codecs.quantizing.steps import EXPONENTS_PER_OCTAVE, MAX_EXPONENT, step_exponents, step_values
+from framefold.codecs.quantizing.steps import step_exponents, step_values
 from framefold.codecs.rate.rate_aware import (
     EXPONENT_RATE,
     PRICE_TO_SQUARES,
@@ -41,10 +40,9 @@ from framefold.codecs.rate.rate_aware import (
     Steering,
 )
 from framefold.codecs.rate.rate_control import RateControl
-from framefold.codecs.rate.rate_search import Candidate
 from framefold.codecs.rate.targets import RateTarget
+from framefold.codecs.rate.trim import Trim, told
 from framefold.codecs.stream import bitstream
-from framefold.codecs.stream.symbol_models import MAX_SYMBOL
 
 if TYPE_CHECKING:
     from framefold.codecs.inr import NetworkCodec
@@ -61,13 +59,6 @@ ADDED_ERROR = 0.3
 """Without a target, rounding may add this share of the network's own squared error, before tuning."""
 LEAST_ADDED = 0.08
 """With a target in dB, at least this share of what is wanted, or of the network's own where that is more."""
-TRIM = 1 / 16
-"""Squared steps per bit, that trimming's knob counts in."""
-HEAVIEST_TRIM = 12.0
-COARSER_FROM = 4.0
-"""Of trimming's knob: from here on steps grow too, by ..."""
-COARSER = 2.0
-"""... so many places on their grid each. Costs quality, and is for short tunings, which end far off their target."""
 WEIGHT_RATE = 0.4
 """Learning rate of the weights, in those of a fit."""
 WARM_UP = 0.03
@@ -81,7 +72,7 @@ def tune_for_rate(
         raise ValueError(f"{network.span.label}: rate-aware tuning needs the pixels the network was fitted to")
     run = own_state(settings.resume, kind)
     yield FitProgress(fraction=0.0, step=0)  # what follows may take seconds
-    wrapped = _wrapped(codec, network, rate.target, settings)
+    wrapped = _wrapped(codec, network, rate, settings)
     plan = _plan(codec, network, settings, wrapped)
     for progress in fit(wrapped, network.target.frames, plan, masks=_zeros(network), resume=run):
         bits = _stream_bits(codec, network.as_symbols(wrapped.quantized())) if progress.fraction == 1 else None
@@ -91,18 +82,18 @@ def tune_for_rate(
 
 
 def _wrapped(
-    codec: NetworkCodec[Any], network: FittedNetwork, target: RateTarget | None, settings: FitSettings
+    codec: NetworkCodec[Any], network: FittedNetwork, rate: RateSettings, settings: FitSettings
 ) -> RateAwareNetwork:
     """The network with the steps, the price of a bit and the steering that suit the target."""
     allocation = Allocation.of(network, codec.sensitivity(network, device=settings.device))
     fitted_mse = _mse(_psnr_db(codec, network, settings.device))
-    fineness = _first_fineness(allocation, target, fitted_mse)
+    fineness = _first_fineness(allocation, rate, fitted_mse)
     _, module = codec.load(network)
     return RateAwareNetwork(
         module,
         {name: _grid(allocation, name, fineness) for name in network.tensors},
         price=4**fineness / PRICE_TO_SQUARES,  # -dD/dR of fine steps, where D = weights * 4**fineness / 12
-        steering=_steering(allocation, target),
+        steering=_steering(allocation, rate.target),
         count=lambda tensors: _stream_bits(codec, network.as_symbols(tensors)),
         judge=lambda tensors: _mse(_psnr_db(codec, _decoded(network, tensors), settings.device)),
         rounds=not codec.has_curvature(network),
@@ -110,7 +101,10 @@ def _wrapped(
     )
 
 
-def _first_fineness(allocation: Allocation, target: RateTarget | None, fitted_mse: float) -> float:
+def _first_fineness(allocation: Allocation, rate: RateSettings, fitted_mse: float) -> float:
+    target = rate.target
+    if price := rate.price(allocation.network.span):
+        return 0.5 * math.log2(price * PRICE_TO_SQUARES)
     if target is None:
         return allocation.fineness_for(ADDED_ERROR * fitted_mse)
     bytes_ = target.bytes_for(allocation.network.span, allocation.weights)
@@ -186,24 +180,9 @@ def _trimmed(
     device: str,
 ) -> RateTuning:
     """Round; with a target, let small gains in rate decide near ties until the stream meets it."""
-    tensors = wrapped.quantized()
-    tuned = network.as_symbols(tensors)
-    if target is None:
-        return tuned
-    trim = _Trim(tuned, wrapped)
-    pixels = network.target if target.kind == "psnr_db" else None  # for a size, its bytes alone decide
-    control = RateControl(
-        network=replace(tuned.dequantize(), target=pixels),
-        target=target,
-        codec=codec,
-        quantize=trim.at,
-        encode=partial(bitstream.encode, rules=codec.context_rule),
-        device=device,
-        fineness_for=lambda mse: 0.0,
-        finest=0.0,
-        coarsest=HEAVIEST_TRIM,
-    )
-    return (yield from _told(control.run()))
+    origins = {name: grid.origin for name, grid in wrapped.grids.items()}
+    trim = Trim(tuned=network.as_symbols(wrapped.quantized()), values=wrapped.values(), origins=origins)
+    return trim.tuned if target is None else (yield from trim.to(target, codec, device))
 
 
 def _rounded_jointly(
@@ -232,18 +211,7 @@ def _rounded_jointly(
         fineness_for=allocation.fineness_for,
         fineness_at=allocation.fineness_at,
     )
-    return (yield from _told(control.run()))
-
-
-def _told(search: Generator[Candidate, None, SymbolTensors]) -> RateTuning:
-    """Trimming as progress."""
-    while True:
-        try:
-            candidate = next(search)
-        except StopIteration as end:
-            symbols: SymbolTensors = end.value
-            return symbols
-        yield FitProgress(fraction=1.0, step=0, bits=8.0 * candidate.bytes)
+    return (yield from told(control.run()))
 
 
 def _decoded(network: FittedNetwork, tensors: Mapping[str, QuantizedTensor]) -> FittedNetwork:
@@ -263,33 +231,3 @@ def _stream_bits(codec: NetworkCodec[Any], symbols: SymbolTensors) -> float:
 
 def _mse(psnr_db: float) -> float:
     return float(10 ** (-psnr_db / 10))
-
-
-class _Trim:
-    """The tuned values, rounded with more or less regard to rate."""
-
-    def __init__(self, tuned: SymbolTensors, wrapped: RateAwareNetwork) -> None:
-        self._tuned = tuned
-        self._origins = {name: wrapped.grids[name].origin for name in tuned.tensors}
-        self._values = wrapped.values()
-
-    def at(self, knob: float) -> SymbolTensors:
-        """Symbols at a rate weight of `knob * TRIM`; 0 is plain rounding."""
-        if knob <= 0:
-            return self._tuned
-        places, count = COARSER * max(0.0, knob - COARSER_FROM), len(self._tuned.tensors)
-        tensors = {
-            name: self._rounded(name, tensor, knob * TRIM, int(places + index / count))
-            for index, (name, tensor) in enumerate(self._tuned.tensors.items())
-        }
-        return replace(self._tuned, tensors=tensors)
-
-    def _rounded(self, name: str, tensor: QuantizedTensor, rate_weight: float, places: int) -> QuantizedTensor:
-        origin, values = self._origins[name], self._values[name].astype(np.float64)
-        if origin is None and (exponents := step_exponents(tensor.steps)) is not None and places:
-            tensor = replace(tensor, steps=step_values(np.minimum(exponents + np.int32(places), MAX_EXPONENT)))
-            values = values * 2 ** (-places / EXPONENTS_PER_OCTAVE)
-        base = np.zeros((), np.int32) if origin is None else origin
-        values = np.clip(values, -MAX_SYMBOL, MAX_SYMBOL) - base
-        symbols = rate_aware_symbols(values, np.ones(()), BitTable.of(np.rint(values).astype(np.int32)), rate_weight)
-        return replace(tensor, symbols=symbols + base)
