@@ -29,7 +29,7 @@ SCALES = {"S": 1.0, "M": 1.5, "L": 2.0}
 """Widths of the decoder, relative to S."""
 GRIDS: tuple[tuple[tuple[float, int], ...], ...] = (
     ((0, 1),),
-    ((1 / 32, 1), (0, 2)),
+    ((0, 4),),
     ((1 / 8, 2), (1 / 32, 2)),
     ((1 / 2, 3), (1 / 8, 2)),
 )

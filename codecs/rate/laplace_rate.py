@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from framefold.codecs.rate.rate_model import LEAST_PROBABILITY
 
-LEAST_SCALE = 0.03
+LEAST_SCALE = 0.01
 """Steps."""
 _KNOWN = ((1.0, 1.0, 1.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
@@ -28,9 +28,10 @@ class SpaceTimeRate(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(1, 2, 3, 3))
+        self.mean.data[0, 0, 1, 1] = 1  # at first a place is taken for what it was before
         self.spread = nn.Parameter(torch.full((1, 2, 3, 3), -3.0))
-        self.floor = nn.Parameter(torch.tensor(-1.0))
-        self.level = nn.Parameter(torch.tensor(-2.0))
+        self.floor = nn.Parameter(torch.tensor(-4.0))
+        self.level = nn.Parameter(torch.tensor(0.0))
         self.register_buffer("mask", torch.stack((torch.ones(3, 3), torch.tensor(_KNOWN)))[None], persistent=False)
 
     def bits(self, values: Tensor, before: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from framefold.codecs.network import FloatTensor, QuantizedTensor, SymbolTensors
 from framefold.codecs.quantizing.steps import EXPONENTS_PER_OCTAVE, MAX_EXPONENT, MIN_EXPONENT, step_values
 from framefold.codecs.rate.laplace_rate import SpaceTimeRate
 from framefold.codecs.rate.rate_model import estimated_bits
-from framefold.codecs.rate.rate_tuning import SURPLUS, SURPLUS_DB
+from framefold.codecs.rate.rate_tuning import SURPLUS_DB
 from framefold.codecs.rate.trim import Trim
 from framefold.codecs.stream import bitstream
 from framefold.codecs.stream.symbol_models import MAX_SYMBOL
@@ -45,13 +45,14 @@ if TYPE_CHECKING:
 
 BIT_PRICE = 300.0
 """Unless the user says otherwise, and with a target at first: see `RateSettings`."""
-CHECKED_AT = (0.3, 0.5, 0.65, 0.75, 0.85)
+CHECKED_AT = (0.25, 0.4, 0.52, 0.62, 0.7, 0.77, 0.83, 0.88, 0.92)
 """Shares of the budget at which the price is corrected by what the stream would be, if it has a target."""
 PRICE_PER_RATE, PRICE_PER_ERROR = 1.7, 2.4
-"""Octaves of the price per octave of the bytes, and of the squared error, as measured on two clips: what a correction
-aims at. """
+"""Octaves of the price per octave of the bytes, and of the squared error, of fits that have come to rest."""
 LARGEST_CORRECTION = 2.0
 """Octaves."""
+SURPLUS = 1.03
+"""What is aimed at, of wanted bytes: after the last correction a stream shrinks a little, as it does by trimming."""
 LATENT_EXPONENT = -27
 """Of a latent's step, 0.096: the decoder adapts to it, so it need not be learned."""
 WEIGHT_EXPONENT = -48
@@ -65,11 +66,11 @@ the rate was three times as high after 15 epochs, the picture no better."""
 LEAST_FLOOR = 0.02
 STEP_RATE = 0.003
 """Learning rate of the weights' steps, in octaves, ..."""
-CURVE_RATE = 0.01
+CURVE_RATE = 0.02
 """... and of what foretells latents."""
 STILL_NODES, STILL_EVERY = 8, 8
 """A grid with fewer nodes is coded by all of them, every n-th step, n times over; others by the node that is seen."""
-LEARN_EVERY = 10
+LEARN_EVERY = 5
 WEIGHTS_EVERY = 4
 """Steps between those in which the curves learn, and in which the weights' bits join the loss."""
 
@@ -141,9 +142,7 @@ class RateFirst(nn.Module):
     ) -> None:
         """`price`: mean squared error (samples 0..1) that one bit is worth; `octaves_off` says how wrong it is."""
         super().__init__()
-        self.grids = nn.ModuleList(
-            nn.ModuleList(LatentGrid(grid) for grid in grids) for grids in network.time_grids()
-        )
+        self.grids = nn.ModuleList(nn.ModuleList(LatentGrid(grid) for grid in grids) for grids in network.time_grids())
         self.decoder = network.decoder
         self.crop = network.crop
         self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in self.decoder.parameters())

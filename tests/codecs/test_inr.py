@@ -18,6 +18,7 @@ from framefold.codecs.inr import estimated_bits
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.network import FittedNetwork
 from framefold.codecs.pruning.prune import magnitude_scores, masks_of
+from framefold.codecs.pyramid import Pyramid, PyramidConfig
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.testing import make_clip, moving_shapes, run_fit
 
@@ -168,6 +169,7 @@ SMALL = {
     "gridnerv": (GridNerv(GridNervConfig(width=6)), "video"),
     "enerv": (ENerv(ENervConfig(width=4)), "video"),
     "hnerv": (HNerv(HNervConfig(width=6, embedding_width=4)), "video"),
+    "pyramid": (Pyramid(PyramidConfig(widths=(6, 5), bottlenecks=(4, 5))), "video"),
     "siren": (Siren(SirenConfig(width=6, depth=2)), "image"),
     "coin": (Coin(CoinConfig(width=6, depth=2)), "image"),
 }
