@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, Field, model_validator
 
 from framefold.codecs.carried import Carried
+from framefold.codecs.pixel_format import RGB, PixelFormat, Samples
 
-Frames = npt.NDArray[np.uint8]
+Frames = Samples
+"""(T, C, H, W) or (C, H, W), 0..peak of the format: see `pixel_format`."""
 
 MAX_SIDE = 32_768
 MAX_PIXELS = 2**28
@@ -48,6 +49,11 @@ class Source(BaseModel, frozen=True):
     frame_rate: _Rational | None = Field(default=None, description="nominal frames per second, if known")
     color: ColorTags = ColorTags()
     carried: Carried = Carried()
+    pixels: PixelFormat = Field(default=RGB, exclude_if=lambda pixels: pixels == RGB, description="of coded frames")
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        state["__dict__"].setdefault("pixels", RGB)  # pickled when there was but one format
+        super().__setstate__(state)
 
     @model_validator(mode="after")
     def _bounded_area(self) -> Self:
@@ -71,8 +77,8 @@ class Span(BaseModel, frozen=True):
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(T, 3, H, W) of the RGB frames that the span describes."""
-        return (len(self.pts), 3, self.source.height, self.source.width)
+        """(T, C, H, W) of the frames that the span describes."""
+        return (len(self.pts), self.source.pixels.channels, self.source.height, self.source.width)
 
     @property
     def label(self) -> str:
@@ -98,14 +104,23 @@ class Clip:
 
     span: Span
     frames: Frames = field(repr=False)
-    """(T, 3, H, W) uint8 RGB, 0..255; may be a read-only view of shared memory."""
+    """(T, C, H, W), uint8 or, of more than 8 bits, uint16; may be a read-only view of shared memory.
+
+    Every channel has full size: a sample of subsampled chroma stands at each pixel that shares it (`pixel_format`).
+    """
 
     def __post_init__(self) -> None:
-        if self.frames.dtype != np.uint8 or self.frames.shape != self.span.shape:
+        dtype = self.pixels.dtype
+        if self.frames.dtype != dtype or self.frames.shape != self.span.shape:
             raise ValueError(
                 f"{self.span.label}: frames are {self.frames.dtype} {self.frames.shape}, "
-                f"the span says uint8 {self.span.shape}"
+                f"the span says {dtype} {self.span.shape}"
             )
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What the channels are."""
+        return self.span.source.pixels
 
     @property
     def nbytes(self) -> int:

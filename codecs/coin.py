@@ -30,7 +30,7 @@ class Coin(SineCodec[CoinConfig]):
     """COIN: one small SIREN per picture, of the paper's five sizes; its weights are the code.
 
     ```
-    points (N, 2) -> layers: depth sine layers of width features -> head (N, 3)
+    points (N, 2) -> layers: depth sine layers of width features -> head (N, C)
     ```
     The network is `siren.SirenNetwork` (its box diagram is there), the frequency 30 in every layer.
 

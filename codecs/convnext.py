@@ -46,15 +46,14 @@ class ConvNextBlock(nn.Module):
 
 
 class ConvNextEncoder(nn.Sequential):
-    """Frames (B, 3, h P, w P) to maps (B, channels[-1], h, w); P is the product of the strides.
+    """Frames (B, inputs, h P, w P) to maps (B, channels[-1], h, w); P is the product of the strides.
 
     Per stride a convolution over patches without overlap, then a block. A norm comes before each such convolution,
     but after the first.
     """
 
-    def __init__(self, strides: Sequence[int], channels: Sequence[int]) -> None:
+    def __init__(self, strides: Sequence[int], channels: Sequence[int], *, inputs: int = 3) -> None:
         layers: list[nn.Module] = []
-        inputs = 3
         for i, (stride, outputs) in enumerate(zip(strides, channels, strict=True)):
             smaller = nn.Conv2d(inputs, outputs, stride, stride=stride)
             norm = ChannelNorm(inputs if i else outputs, eps=1e-6)

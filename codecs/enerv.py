@@ -133,7 +133,7 @@ class ENervNetwork(nn.Module):
 
     def __init__(self, config: ENervConfig, shape: Shape) -> None:
         super().__init__()
-        frames, _, self.height, self.width = shape
+        frames, outputs, self.height, self.width = shape
         sizes = _sizes(config)
         base, levels = config.encoding_base, config.encoding_levels
         times = positional_encoding(frames, base, levels)
@@ -148,10 +148,10 @@ class ENervNetwork(nn.Module):
         self.branch = _perceptron(times.shape[1], sizes.branch_width, sizes.branch_width)
         self.norms = nn.ModuleList(TimedNorm(sizes.branch_width, channels) for channels in sizes.inputs)
         self.blocks = nn.ModuleList(_blocks(sizes))
-        self.head = nn.Conv2d(sizes.block_widths[-1], 3, 1)
+        self.head = nn.Conv2d(sizes.block_widths[-1], outputs, 1)
 
     def forward(self, indices: Tensor) -> Tensor:
-        """LongTensor (B,) -> (B, 3, H, W), 0..1."""
+        """LongTensor (B,) -> (B, C, H, W), 0..1."""
         times = self.get_buffer("times")[indices]
         places = self.space(self.tokens(self.get_buffer("places")))
         x = self.grid(self.fusion(places * self.stem(times)[:, :, None, None]))
@@ -183,7 +183,7 @@ class ENerv(NetworkCodec[ENervConfig]):
       | norms[i]      as before
       | blocks[i]     conv 3x3, pixel shuffle strides[i], GELU              (B, block_widths[i], h'', w'')
       |   ...                                                               (B, block_widths[-1], h P, w P)
-      | head          conv 1x1, sigmoid, crop                               (B, 3, H, W)
+      | head          conv 1x1, sigmoid, crop                               (B, C, H, W)
     ```
     P is the product of the strides, h = ceil(H / P), w = ceil(W / P). Linear layers of places are convolutions 1x1.
 

@@ -1,7 +1,7 @@
 """The one training loop: fits a network to the frames of one clip, whatever the codec.
 
-Written for short fits. The frames live on the device once, as uint8; a batch is gathered and converted on
-the fly. Nothing is measured in a step and nothing waits for the device: the squared error is summed there and
+Written for short fits. The frames live on the device once, as integers; a batch is gathered and converted
+on the fly. Nothing is measured in a step and nothing waits for the device: the squared error is summed there and
 read once per window of steps, which is also where a diverged network is caught and put back.
 
 With a budget in steps, the same seed gives the same tensors on the same machine (CPU, equal thread count), also
@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from framefold.codecs.base import FitProgress, FitSettings, FitState, Loss, Masks
 from framefold.codecs.clip import Frames
 from framefold.codecs.fit_record import FitRecord, Moments, array_of, arrays_of, put_back
-from framefold.codecs.losses import loss_and_error
+from framefold.codecs.losses import weighed_loss_and_error
 from framefold.codecs.optimizer import FloorAdam
+from framefold.codecs.pixel_format import RGB, PixelFormat
+from framefold.codecs.stored_samples import on_device, stored_of, targets_of
 
 WINDOW_STEPS = 50
 """Steps between two looks at the error; rounded up to whole epochs, so that windows compare."""
@@ -125,17 +127,23 @@ class FitPlan:
 
 
 def fit(
-    module: nn.Module, frames: Frames, plan: FitPlan, *, masks: Masks | None = None, resume: FitState | None = None
+    module: nn.Module,
+    frames: Frames,
+    plan: FitPlan,
+    *,
+    pixels: PixelFormat = RGB,
+    masks: Masks | None = None,
+    resume: FitState | None = None,
 ) -> Generator[FitProgress, None, None]:
-    """Fit `module` in place to `frames`, uint8 (T, 3, H, W); a progress at once, about one a second, and a last one.
+    """Fit `module` in place to `frames`, (T, C, H, W) of `pixels`; a progress at once, about one a second, a last one.
 
-    `module(indices)` maps LongTensor (B,) to (B, 3, H, W), 0..1; all its state is in its parameters. One that is
+    `module(indices)` maps LongTensor (B,) to (B, C, H, W), 0..1; all its state is in its parameters. One that is
     `Penalised` is told of each step and adds to its loss. Where a mask
     is False, the parameter is held at exactly zero. `resume` is the state that a progress of an earlier run gave:
     the fit goes on from there. ValueError: a mask or the state does not fit. FitDivergedError: the network cannot
     be kept finite.
     """
-    run = _Run(module, frames, plan, masks or {})
+    run = _Run(module, frames, plan, masks or {}, pixels)
     if resume is not None:
         run.go_back_to(resume)
     yield from run.told(min(1.0, run.fraction()))  # now: the first steps may take long
@@ -170,13 +178,15 @@ def cycle_at(fraction: float, restarts: Sequence[float]) -> tuple[int, float]:
 class _Run:
     """One fit under way."""
 
-    def __init__(self, module: nn.Module, frames: Frames, plan: FitPlan, masks: Masks) -> None:
-        self.plan = plan
+    def __init__(
+        self, module: nn.Module, frames: Frames, plan: FitPlan, masks: Masks, pixels: PixelFormat = RGB
+    ) -> None:
+        self.plan, self.pixels = plan, pixels
+        self.shares = pixels.shares(*frames.shape[2:])
         self.device = torch.device(plan.device)
         self.module = module.to(self.device).train()
         self.penalised = module if isinstance(module, Penalised) else None
-        # A clip from shared memory is read-only, which torch cannot express: it gets its own copy.
-        self.frames = torch.from_numpy(np.array(frames)).to(self.device)
+        self.frames = on_device(frames, self.device)
         self.parameters = dict(self.module.named_parameters())
         self.masks = [(self.parameters[name], mask) for name, mask in self._checked(masks)]
         self.generator = torch.Generator().manual_seed(plan.seed)
@@ -235,8 +245,8 @@ class _Run:
             group["lr"] = group["peak"] * self.peak * schedule(fraction, self.plan.warm_up, self.plan.restarts)
         if self.penalised:
             self.penalised.begin_step(self.steps_done, fraction)
-        prediction, target = self._batch()
-        loss, mse = loss_and_error(prediction, target, self.plan.loss)
+        predictions, targets = self._batch()
+        loss, mse = weighed_loss_and_error(predictions, targets, self.shares, self.plan.loss)
         if isinstance(self.module, Observing):
             self.module.observe(mse)
         if self.penalised and (penalty := self.penalised.penalty()) is not None:
@@ -251,17 +261,17 @@ class _Run:
         self.window_steps += 1
         self.steps_done += 1
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """Prediction and target, float32 (B, 3, h, w), of the next frames in a shuffled epoch."""
+    def _batch(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Predictions and targets, plane by plane float32 (B, c, h, w), of the next frames in a shuffled epoch."""
         if not self.batches:
             order = torch.randperm(len(self.frames), generator=self.generator).to(self.device)
             self.batches = list(torch.split(order, self.plan.batch))
         indices = self.batches.pop()
         if self.plan.lattice == 1:
-            return self.module(indices), self.frames[indices].float().div_(255)
-        rows, columns = self._lattice()
-        target = self.frames[:, :, rows, columns][indices].float().div_(255)
-        return self.module(indices, rows, columns), target
+            return stored_of(self.module(indices), self.pixels), targets_of(self.frames, indices, self.pixels)
+        seen = self._lattice()
+        targets = targets_of(self.frames, indices, self.pixels, seen)
+        return stored_of(self.module(indices, *seen), self.pixels, is_lattice=True), targets
 
     def _lattice(self) -> tuple[slice, slice]:
         stride = self.plan.lattice

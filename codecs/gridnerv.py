@@ -62,7 +62,7 @@ class GridNervConfig(CodecConfig):
     )
     block_widths: Annotated[tuple[_Channels, ...], Field(max_length=13)] | None = Field(
         None,
-        description="channels after each block but the last (RGB); by default from `width` to 2/3 of it",
+        description="channels after each block but the last (colours); by default from `width` to 2/3 of it",
     )
     kernels: Annotated[tuple[_Kernel, ...], Field(min_length=1, max_length=14)] | None = Field(
         None, description="convolution kernel of each block; by default 3"
@@ -78,10 +78,10 @@ class GridNervNetwork(nn.Module):
 
     def __init__(self, config: GridNervConfig, shape: Shape) -> None:
         super().__init__()
-        frames, _, self.height, self.width = shape
+        frames, colours, self.height, self.width = shape
         strides, block_widths, kernels, grids = _sizes(config)
         height, width = base_grid(self.height, self.width, strides)
-        outputs = (*block_widths, 3)
+        outputs = (*block_widths, colours)
         self.grids, self.blocks = nn.ModuleList(), nn.ModuleList()
         channels = 0
         for i, stride in enumerate(strides):
@@ -92,7 +92,7 @@ class GridNervNetwork(nn.Module):
             channels, height, width = outputs[i], height * stride, width * stride
 
     def forward(self, indices: Tensor) -> Tensor:
-        """LongTensor (B,) -> (B, 3, H, W), about 0..1."""
+        """LongTensor (B,) -> (B, C, H, W), about 0..1."""
         features: list[Tensor] = []
         for grids, block in zip(self.grids, self.blocks, strict=True):
             features += [grid(indices) for grid in grids.children()]
@@ -110,8 +110,8 @@ class GridNerv(NetworkCodec[GridNervConfig]):
     features
       | grids[1]      appended as further channels                          (B, block_widths[0] + ..., h', w')
       | blocks[1]     ...
-      | blocks[-1]    conv, pixel shuffle strides[-1]                       (B, 3, h P, w P)
-      | + 0.5, crop                                                         (B, 3, H, W)
+      | blocks[-1]    conv, pixel shuffle strides[-1]                       (B, C, h P, w P)
+      | + 0.5, crop                                                         (B, C, H, W)
     ```
     P is the product of the strides, h = ceil(H / P), w = ceil(W / P).
 
@@ -120,7 +120,7 @@ class GridNerv(NetworkCodec[GridNervConfig]):
     frames, so a frame costs one pass. Plain convolutions instead of grouped ones.
 
     Differences from NeRV. No encoding of time, no MLP, no sigmoid; and no head at full resolution, which costs
-    more time than it gives: the last block gives RGB itself.
+    more time than it gives: the last block gives the channels itself.
     """
 
     name: ClassVar[str] = "gridnerv"

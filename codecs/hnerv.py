@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, cast
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,12 +17,13 @@ from torch.nn import functional
 
 from framefold.codecs.base import CodecConfig
 from framefold.codecs.blocks import TimeGrid, UpBlock, up_group
-from framefold.codecs.clip import Frames, Span
+from framefold.codecs.clip import Clip, Span
 from framefold.codecs.convnext import ConvNextEncoder
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Scaffold, Shape
 from framefold.codecs.pruning.channels import ChannelGroup, Places
 from framefold.codecs.sizing import base_grid, frame_strides, network_parameters, width_for
+from framefold.codecs.stored_samples import on_device
 
 PARAMETERS_PER_PIXEL = {"S": 0.026, "M": 0.052, "L": 0.103}
 """Those of `nerv`, to compare like with like; the paper has 0.0032 ... 0.028: 0.35 ... 3 M, 132 frames of 1280x640."""
@@ -71,7 +71,7 @@ class HNervNetwork(nn.Module):
 
     def __init__(self, config: HNervConfig, shape: Shape) -> None:
         super().__init__()
-        frames, _, self.height, self.width = shape
+        frames, outputs, self.height, self.width = shape
         width, strides, kernels, block_widths = _sizes(config)
         grid = base_grid(self.height, self.width, strides)
         self.embeddings = TimeGrid(frames, frames, config.embedding_width, *grid)
@@ -79,16 +79,16 @@ class HNervNetwork(nn.Module):
         inputs = (width, *block_widths)
         blocks = zip(inputs, block_widths, strides, kernels, strict=False)
         self.blocks = nn.Sequential(*(UpBlock(*sizes, nn.GELU()) for sizes in blocks))
-        self.head = nn.Conv2d(block_widths[-1], 3, 3, padding=1)
+        self.head = nn.Conv2d(block_widths[-1], outputs, 3, padding=1)
         self.apply(_begin_evenly)
         nn.init.normal_(self.embeddings.maps)  # where no encoder fills them in they begin as large as one makes them
 
     def forward(self, indices: Tensor) -> Tensor:
-        """LongTensor (B,) -> (B, 3, H, W), 0..1."""
+        """LongTensor (B,) -> (B, C, H, W), 0..1."""
         return self.decode(self.embeddings(indices))
 
     def decode(self, embeddings: Tensor) -> Tensor:
-        """(B, embedding_width, h, w) -> (B, 3, H, W), 0..1."""
+        """(B, embedding_width, h, w) -> (B, C, H, W), 0..1."""
         picture: Tensor = self.head(self.blocks(self.stem(embeddings))).sigmoid()
         return picture[:, :, : self.height, : self.width]
 
@@ -98,16 +98,19 @@ class TaughtNetwork(Scaffold):
 
     network: HNervNetwork
 
-    def __init__(self, network: HNervNetwork, strides: Sequence[int], frames: Frames) -> None:
+    def __init__(self, network: HNervNetwork, strides: Sequence[int], clip: Clip) -> None:
         super().__init__(network)
         _, channels, height, width = network.embeddings.maps.shape
-        self.encoder = ConvNextEncoder(strides, (*(ENCODER_WIDTH for _ in strides[1:]), channels))
+        self.encoder = ConvNextEncoder(
+            strides, (*(ENCODER_WIDTH for _ in strides[1:]), channels), inputs=clip.pixels.channels
+        )
         product = math.prod(strides)
         self.padding = (0, width * product - network.width, 0, height * product - network.height)
-        self.register_buffer("frames", torch.from_numpy(np.array(frames)), persistent=False)
+        self.peak = clip.pixels.peak
+        self.register_buffer("frames", on_device(clip.frames), persistent=False)
 
     def forward(self, indices: Tensor) -> Tensor:
-        """LongTensor (B,) -> (B, 3, H, W), 0..1."""
+        """LongTensor (B,) -> (B, C, H, W), 0..1."""
         return self.network.decode(self._encoded(indices))
 
     def settle(self) -> None:
@@ -119,7 +122,7 @@ class TaughtNetwork(Scaffold):
 
     def _encoded(self, indices: Tensor) -> Tensor:
         """(B, embedding_width, h, w) of frames that repeat their border until all strides divide them."""
-        pictures = self.get_buffer("frames")[indices].float().div_(255)
+        pictures = self.get_buffer("frames")[indices].float().div_(self.peak)
         embeddings: Tensor = self.encoder(functional.pad(pictures, self.padding, mode="replicate"))
         return embeddings
 
@@ -133,15 +136,15 @@ class HNerv(NetworkCodec[HNervConfig]):
       | stem          conv 1x1, GELU                                        (B, width, h, w)
       | blocks[i]     conv kernels[i], pixel shuffle strides[i], GELU       (B, block_widths[i], h', w')
       |   ...                                                               (B, block_widths[-1], h P, w P)
-      | head          conv 3x3, sigmoid, crop                               (B, 3, H, W)
+      | head          conv 3x3, sigmoid, crop                               (B, C, H, W)
     ```
     P is the product of the strides, h = ceil(H / P), w = ceil(W / P).
 
     The embeddings are parameters like any other once the fit is over. While it lasts they are what an encoder makes of
     the frames (`TaughtNetwork`), so that similar frames get similar ones:
     ```
-    frames[indices] (B, 3, H, W)
-      | padding       border repeated                                       (B, 3, h P, w P)
+    frames[indices] (B, C, H, W)
+      | padding       border repeated                                       (B, C, h P, w P)
       | encoder       per stride a conv that goes by it, ConvNeXt block     (B, 64, h P / strides[0], ...)
       |   ...                                                               (B, embedding_width, h, w)
     embeddings        into the stem; at the end into the network
@@ -175,9 +178,9 @@ class HNerv(NetworkCodec[HNervConfig]):
         """Make the network, untrained."""
         return HNervNetwork(config, shape)
 
-    def scaffold(self, config: HNervConfig, module: nn.Module, frames: Frames) -> Scaffold:
+    def scaffold(self, config: HNervConfig, module: nn.Module, clip: Clip) -> Scaffold:
         """Make the encoder, and what joins it and the network."""
-        return TaughtNetwork(cast(HNervNetwork, module), config.strides or (), frames)
+        return TaughtNetwork(cast(HNervNetwork, module), config.strides or (), clip)
 
     def plan(self, config: HNervConfig, shape: Shape) -> FitPlan:
         """150 epochs of single frames; networks above 300,000, on which the rate was not tuned, get a lower one.

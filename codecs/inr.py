@@ -30,6 +30,7 @@ from framefold.codecs.clip import Clip, Frames, Span
 from framefold.codecs.fit_state import Kind, own_state, state_of
 from framefold.codecs.fitting import FitPlan, fit, tensors_of
 from framefold.codecs.network import FittedNetwork, FloatTensor, SymbolTensors
+from framefold.codecs.pixel_format import PixelFormat
 from framefold.codecs.pruning.channels import ChannelGroup
 from framefold.codecs.quantizing.calibration import calibrated
 from framefold.codecs.quantizing.sensitivity import squared_gradients
@@ -42,6 +43,7 @@ from framefold.codecs.sizing import (
     network_parameters,
     width_for,
 )
+from framefold.codecs.stored_samples import drawn_frames
 from framefold.codecs.warm_start import WarmStart
 
 MAX_CLIP_BYTES = 2**33
@@ -51,7 +53,7 @@ DECODE_BYTES = 2**28
 
 ConfigT = TypeVar("ConfigT", bound=CodecConfig)
 Shape = tuple[int, int, int, int]
-"""(T, 3, H, W)."""
+"""(T, C, H, W)."""
 
 
 class Scaffold(nn.Module, ABC):
@@ -74,7 +76,7 @@ class Scaffold(nn.Module, ABC):
 class NetworkCodec(Codec, Generic[ConfigT]):
     """Base of the codecs that store a clip as the parameters of one network.
 
-    The network's `forward(indices)` maps LongTensor (B,), 0..T-1, to float32 (B, 3, H, W), about 0..1; `rows`
+    The network's `forward(indices)` maps LongTensor (B,), 0..T-1, to float32 (B, C, H, W), about 0..1; `rows`
     and `columns` (slices) may follow if `plan` asks for a lattice. All its state is in its parameters.
     """
 
@@ -124,7 +126,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         """Give the configuration after a loss of channels: `sizes` has each size of `channel_groups` as it is then."""
         raise NotImplementedError(f"codec {self.name!r} names groups of channels but no configuration without them")
 
-    def scaffold(self, config: ConfigT, module: nn.Module, frames: Frames) -> Scaffold | None:
+    def scaffold(self, config: ConfigT, module: nn.Module, clip: Clip) -> Scaffold | None:
         """Give what a fit from random weights trains in the network's place; by default None: the network itself."""
         return None
 
@@ -137,12 +139,13 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(settings.seed)
             module = self.build(config, clip.span.shape)
-            scaffold = None if start else self.scaffold(config, module, clip.frames)
+            scaffold = None if start else self.scaffold(config, module, clip)
         if start is not None:
             self._begin_from(start, config, module)
         kind = {**self._kind("fit", config), "start": start and start.fingerprint}
         plan = plan.within("network.") if scaffold else plan
-        fitting = fit(scaffold or module, clip.frames, plan, resume=own_state(settings.resume, kind))
+        resume = own_state(settings.resume, kind)
+        fitting = fit(scaffold or module, clip.frames, plan, pixels=clip.pixels, resume=resume)
         yield from _weighed(fitting, module, kind)
         if scaffold:
             scaffold.settle()
@@ -163,8 +166,10 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         config, module = self.load(network)
         plan, kind = self.gentle_plan(network, settings), self._kind("finetune", config)
         resume = own_state(settings.resume, kind)
-        yield from _weighed(fit(module, network.target.frames, plan, masks=masks, resume=resume), module, kind)
-        return replace(self._network(network.target, config, module), parent=network.parent)
+        target = network.target
+        fitting = fit(module, target.frames, plan, pixels=target.pixels, masks=masks, resume=resume)
+        yield from _weighed(fitting, module, kind)
+        return replace(self._network(target, config, module), parent=network.parent)
 
     def tune_for_rate(self, network: FittedNetwork, rate: RateSettings, settings: FitSettings) -> RateTuning:
         """Let weights, steps and rounding learn together (see `rate_tuning`); by default a fifth of a fit's steps."""
@@ -179,7 +184,8 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         """Measure it by back-propagating random signs through every frame."""
         config, module = self.load(network)
         lattice = self.plan(config, network.span.shape).lattice
-        return squared_gradients(module, network.span.frame_count, lattice=lattice, device=device)
+        pixels = network.span.source.pixels
+        return squared_gradients(module, network.span.frame_count, pixels=pixels, lattice=lattice, device=device)
 
     def has_curvature(self, network: FittedNetwork) -> bool:
         """Whether `curvature` gives one."""
@@ -192,16 +198,17 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         return plan.overridden(gentle).overridden(settings)
 
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
-        """Draw the network's frames, (T, 3, H, W) uint8; the same every time on one machine.
+        """Draw the network's frames, (T, C, H, W) of the span's format; the same every time on one machine.
 
         ValueError names what in the configuration or the tensors does not fit the codec.
         """
         config, module = self.load(network)
         module = module.to(device).eval()
         cost = self._weigh(config, network.span.shape)
-        frames: Frames = np.empty(network.span.shape, np.uint8)
+        pixels = network.span.source.pixels
+        frames: Frames = np.empty(network.span.shape, pixels.dtype)
         for indices in _batches(len(frames), DECODE_BYTES // max(1, cost.activation_bytes)):
-            frames[indices.numpy()] = _draw(module, indices.to(device))
+            frames[indices.numpy()] = _draw(module, indices.to(device), pixels)
         return Clip(span=network.span, frames=frames)
 
     def _kind(self, work: Literal["fit", "finetune", "rate", "rate first"], config: ConfigT) -> Kind:
@@ -279,13 +286,11 @@ def _batches(frames: int, size: int) -> Iterator[Tensor]:
     yield from torch.split(torch.arange(frames), max(1, min(size, frames)))
 
 
-def _draw(module: nn.Module, indices: Tensor) -> Frames:
-    """Draw the frames of `indices`, uint8 (B, 3, H, W), without a GPU's shortcuts in precision."""
+def _draw(module: nn.Module, indices: Tensor, pixels: PixelFormat) -> Frames:
+    """Draw the frames of `indices`, (B, C, H, W), without a GPU's shortcuts in precision."""
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
-        pixels: Tensor = module(indices).float().mul(255).round_().clamp_(0, 255)
-        drawn: Frames = pixels.to(torch.uint8).cpu().numpy()
-        return drawn
+        return drawn_frames(module(indices), pixels)
 
 
 def _load_tensors(module: nn.Module, tensors: Mapping[str, FloatTensor]) -> None:

@@ -58,7 +58,7 @@ class NervNetwork(nn.Module):
 
     def __init__(self, config: NervConfig, shape: Shape) -> None:
         super().__init__()
-        frames, _, self.height, self.width = shape
+        frames, outputs, self.height, self.width = shape
         width, stem_width, strides, block_widths = _sizes(config)
         self.grid = (width, *base_grid(self.height, self.width, strides))
         encoding = positional_encoding(frames, config.encoding_base, config.encoding_levels)
@@ -73,10 +73,10 @@ class NervNetwork(nn.Module):
         self.blocks = nn.Sequential(
             *(UpBlock(*sizes, 3, nn.GELU()) for sizes in zip(inputs, block_widths, strides, strict=False))
         )
-        self.head = nn.Conv2d(block_widths[-1], 3, 1)
+        self.head = nn.Conv2d(block_widths[-1], outputs, 1)
 
     def forward(self, indices: Tensor) -> Tensor:
-        """LongTensor (B,) -> (B, 3, H, W), 0..1."""
+        """LongTensor (B,) -> (B, C, H, W), 0..1."""
         grid = self.stem(self.get_buffer("encoding")[indices]).unflatten(1, self.grid)
         picture: Tensor = self.head(self.blocks(grid)).sigmoid()
         return picture[:, :, : self.height, : self.width]
@@ -92,7 +92,7 @@ class Nerv(NetworkCodec[NervConfig]):
     grid                                                                    (B, width, h, w)
       | blocks[i]     conv 3x3, pixel shuffle strides[i], GELU              (B, block_widths[i], h', w')
       |   ...                                                               (B, block_widths[-1], h P, w P)
-      | head          conv 1x1, sigmoid, crop                               (B, 3, H, W)
+      | head          conv 1x1, sigmoid, crop                               (B, C, H, W)
     ```
     P is the product of the strides, h = ceil(H / P), w = ceil(W / P).
 

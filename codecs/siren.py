@@ -21,6 +21,7 @@ from framefold.codecs.clip import Clip, ImageBatch, Span
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
 from framefold.codecs.network import FittedNetwork
+from framefold.codecs.pixel_format import PixelFormat
 from framefold.codecs.pruning.channels import ChannelGroup, Places
 from framefold.codecs.quantizing.curvature import MAX_WEIGHTS, Matrix, gauss_newton, spread_points
 from framefold.codecs.sizing import network_parameters, width_for
@@ -73,24 +74,24 @@ class SirenNetwork(nn.Module):
         super().__init__()
         if config.width is None or config.depth is None:
             raise ValueError(f"siren: sizes are still open in {config!r}; resolve the configuration first")
-        _, _, self.height, self.width = shape
+        _, colours, self.height, self.width = shape
         self.register_buffer("y", torch.linspace(-1, 1, self.height), persistent=False)
         self.register_buffer("x", torch.linspace(-1, 1, self.width), persistent=False)
         first = SineLayer(2, config.width, config.first_frequency, first=True)
         others = (SineLayer(config.width, config.width, config.frequency, first=False) for _ in range(config.depth - 1))
         self.layers = nn.Sequential(first, *others)
-        self.head = nn.Linear(config.width, 3)
+        self.head = nn.Linear(config.width, colours)
         nn.init.uniform_(self.head.weight, -1, 1)
         with torch.no_grad():
             self.head.weight *= math.sqrt(6 / config.width) / config.frequency
             self.head.bias.fill_(0.5)
 
     def forward(self, indices: Tensor, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """LongTensor (B,) of zeros -> (B, 3, h, w), about 0..1: the pixels of `rows` and `columns`."""
+        """LongTensor (B,) of zeros -> (B, C, h, w), about 0..1: the pixels of `rows` and `columns`."""
         points = self.points(rows, columns)
         passes = (points.flatten(0, 1),) if self.training else torch.split(points.flatten(0, 1), POINTS_PER_PASS)
         colours = torch.cat([self.colours(part) for part in passes])
-        return colours.t().view(1, 3, *points.shape[:2]).expand(len(indices), -1, -1, -1)
+        return colours.t().view(1, -1, *points.shape[:2]).expand(len(indices), -1, -1, -1)
 
     def points(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
         """Positions x, y of the pixels of `rows` and `columns`, -1..1: (h, w, 2)."""
@@ -98,13 +99,13 @@ class SirenNetwork(nn.Module):
         return torch.stack((x, y), 2)
 
     def colours(self, points: Tensor) -> Tensor:
-        """(N, 2), x and y of -1..1 -> (N, 3), about 0..1."""
+        """(N, 2), x and y of -1..1 -> (N, C), about 0..1."""
         colours: Tensor = self.head(self.layers(points))
         return colours
 
 
 class _AtOnePoint(nn.Module):
-    """(2,) -> (3,)."""
+    """(2,) -> (C,)."""
 
     def __init__(self, network: SirenNetwork) -> None:
         super().__init__()
@@ -146,14 +147,27 @@ class SineCodec(NetworkCodec[SineConfigT]):
             return None
         _, module = self.load(network)
         one = _AtOnePoint(cast(SirenNetwork, module.to(device)))
+        weights = _weights(network.span.source.pixels, device)
 
         def colour(parameters: Mapping[str, Tensor], point: Tensor) -> Tensor:
             seen: Tensor = functional_call(one, dict(parameters), (point,))
-            return seen
+            return seen if weights is None else weights * seen
 
         parameters = {f"network.{name}": module.get_parameter(name) for name in network.tensors}
-        weights = sum(parameter.numel() for parameter in parameters.values())
-        return gauss_newton(colour, parameters, spread_points(one.network.points().flatten(0, 1), weights, channels=3))
+        count, channels = sum(parameter.numel() for parameter in parameters.values()), network.span.shape[1]
+        return gauss_newton(
+            colour, parameters, spread_points(one.network.points().flatten(0, 1), count, channels=channels)
+        )
+
+
+def _weights(pixels: PixelFormat, device: str) -> Tensor | None:
+    """(C,): by what channels are multiplied so that each stored sample counts once in a mean of squares; None for 1."""
+    if pixels.chroma == (1, 1):
+        return None
+    shares = torch.ones(pixels.channels)
+    for plane in pixels.planes:
+        shares[plane.channels] = 1 / (plane.rows * plane.columns)
+    return (shares / shares.mean()).sqrt().to(device)
 
 
 class Siren(SineCodec[SirenConfig]):
@@ -163,7 +177,7 @@ class Siren(SineCodec[SirenConfig]):
     points (N, 2)     x, y of each pixel, -1..1
       | layers[0]     sin(first_frequency * (W p + b))      (N, width)
       | layers[i]     sin(frequency * (W h + b))            (N, width)     depth - 1 times
-      | head          W h + b                               (N, 3)         RGB, about 0..1
+      | head          W h + b                               (N, C)         R, G, B or others, about 0..1
     ```
     Differences from the paper. Colours 0..1 with 0.5 as the head's first bias, not -1..1. Each step looks at
     a coarse lattice of pixels from a random offset, about 2,048 of them, instead of the whole picture: eight

@@ -244,4 +244,4 @@ def _refuses_state(start: Callable[[FitSettings], Fitting], settings: FitSetting
 
 def quality_of(codec: Codec, clip: Clip, settings: FitSettings) -> float:
     """PSNR in dB of the decoded frames after a fit."""
-    return psnr(codec.reconstruct(run_fit(codec.fit(clip, settings))).frames, clip.frames)
+    return psnr(codec.reconstruct(run_fit(codec.fit(clip, settings))).frames, clip.frames, clip.pixels)

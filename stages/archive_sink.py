@@ -22,6 +22,7 @@ from framefold.pipeline.archive.folder import FolderWriter, open_writer
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Hint, Options, Output, Row, Stage, StageContext
+from framefold.stages.archive_pixels import with_pixels
 from framefold.stages.archive_targets import TargetTotals
 from framefold.stages.archive_totals import Quality, Totals, columns
 from framefold.stages.codec_choice import codec_of
@@ -153,7 +154,7 @@ class ArchiveSink(Stage):
         """A chunk of its own: its bytes on disk, and what was measured."""
         place = {
             "source": writer.add_source(_document(bits.span.source)),
-            "codec": writer.add_codec(bits.codec, bits.config, needs=_needs(bits)),
+            "codec": writer.add_codec(bits.codec, with_pixels(bits.config, bits.span.source), needs=_needs(bits)),
         }
         before = _own_bytes(writer)
         chunk = _append(writer, item.key, bits, **place)
@@ -168,7 +169,7 @@ class ArchiveSink(Stage):
         quality = self._quality(writer, item, bits.payload)
         writer.add_picture(
             source=_document(bits.span.source),
-            codec=writer.add_codec(bits.codec, bits.config, needs=_needs(bits)),
+            codec=writer.add_codec(bits.codec, with_pixels(bits.config, bits.span.source), needs=_needs(bits)),
             key=item.key,
             payload=bits.payload,
             measured=quality.model_dump() if quality else None,

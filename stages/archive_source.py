@@ -20,6 +20,7 @@ from framefold.pipeline.archive.contents import SourceEntry
 from framefold.pipeline.archive.errors import ArchiveError
 from framefold.pipeline.stage import Emit, Output, Refused, Stage
 from framefold.stages.archive_bases import Bases
+from framefold.stages.archive_pixels import without_pixels
 from framefold.stages.archive_rest import Rest
 from framefold.stages.selection import Selection
 
@@ -138,7 +139,11 @@ def bitstream_of(record: UnitRecord, source: Source | None = None, *, parent: by
         duration_ticks=record.duration_ticks,
     )
     return Bitstream(
-        span=span, codec=record.codec_name, config=record.codec_config, payload=record.payload, parent=parent
+        span=span,
+        codec=record.codec_name,
+        config=without_pixels(record.codec_config, span.source),
+        payload=record.payload,
+        parent=parent,
     )
 
 

@@ -18,7 +18,7 @@ class Quality(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan
     psnr_db: float = Field(ge=0, le=100)
     ms_ssim: float = Field(ge=-1, le=1)
     frames_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    frames_levels: str = Field(pattern="^[0-9a-f]{24}$")
+    frames_levels: str = Field(pattern="^([0-9a-f]{8}){1,4}$")
     encode_seconds: float = Field(ge=0)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import defaultdict
@@ -17,7 +16,7 @@ from framefold.pipeline.archive import ArchiveReader
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Options, Output, PortType, Row, Stage, StageContext
 from framefold.stages.fit import clips_of
-from framefold.stages.measure import are_alike, levels
+from framefold.stages.measure import are_alike, levels, sha256_of
 
 _Place = tuple[str, object, int, int]
 """Name and SHA-256 of the source, first frame, frames."""
@@ -66,15 +65,15 @@ class Fixity(Stage):
             units = self._units.get(_place(clip.span), ())
             recorded = {unit: self._recorded(unit, "frames_sha256", 64) for unit in units}
             known = {sha256 for sha256 in recorded.values() if sha256 is not None}
-            found = hashlib.sha256(clip.frames.tobytes()).hexdigest()
+            found = sha256_of(clip.frames)
             unit = next((name for name, sha256 in recorded.items() if sha256 == found), units[0] if units else None)
             exact = found in known if known else None
             told = {"unit": unit, "frames": clip.span.frame_count, "bit_exact": exact}
             yield Row(clip.span.label, told | {"alike": self._alike(clip, units)})
 
     def _alike(self, clip: Clip, units: Sequence[str]) -> bool | None:
-        known = [told for unit in units if (told := self._recorded(unit, "frames_levels", 24))]
-        here = levels(clip.frames)
+        known = [told for unit in units if (told := self._recorded(unit, "frames_levels", 8 * clip.pixels.channels))]
+        here = levels(clip.frames, clip.pixels)
         return any(are_alike(here, there) for there in known) if known else None
 
     def close(self) -> None:

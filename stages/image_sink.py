@@ -21,6 +21,7 @@ from framefold.stages.media_names import picture_names
 from framefold.stages.media_origin import original_name, place_beneath, restore_modified
 from framefold.stages.media_output import StagedFolder, folder_problem
 from framefold.stages.media_restore import Missing, write_whole
+from framefold.stages.media_shown import Shown
 from framefold.stages.media_spool import Rest
 
 _log = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ class ImageSink(Stage):
             if (key, place) not in self._written:
                 draft = self._opened()[0].path / f"{len(self._written)}.draft"
                 draft.unlink(missing_ok=True)
-                write_png(picture.frames[0], draft)
+                is_gray = source.pixels.model == "gray"
+                write_png(picture.frames[0] if is_gray else Shown(source).rgb(picture.frames[0]), draft)
                 self._written[key, place] = _Written(draft, source)
 
     def finish(self) -> Iterator[Output]:

@@ -1,10 +1,10 @@
-"""The stage `image_source`: picture files to batches of RGB pictures."""
+"""The stage `image_source`: picture files to batches of pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from io import BufferedReader, BytesIO
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,10 +19,10 @@ from framefold.stages.media_pictures import SUFFIXES, Picture, read_picture
 
 
 class ImageSource(Stage):
-    """Read picture files and hand them out as RGB, in batches.
+    """Read picture files and hand them out in batches, as grey of 8 or 16 bits or as 8-bit RGB.
 
-    A file that is missing, damaged, no picture, or that 8-bit RGB cannot hold exactly (16 bits, CMYK, several
-    pictures) is refused by name, and the next one is read. Grey pictures become RGB. What a file holds beside it
+    A file that is missing, damaged, no picture, or that these cannot hold exactly (colours of 16 bits, CMYK, several
+    pictures) is refused by name, and the next one is read. What a file holds beside it
     (alpha channel, colour profile, EXIF, XMP, …) goes out by the port `rest`.
     """
 
@@ -30,11 +30,16 @@ class ImageSource(Stage):
         """Options of `image_source`."""
 
         path: Paths = Field(description="file, folder, glob, or a list of them; relative to the current directory")
+        pixels: Literal["source", "rgb"] = Field(
+            default="source",
+            exclude_if=lambda pixels: pixels == "source",
+            description="code grey pictures as such, or all as RGB",
+        )
         batch_size: int = Field(default=1, ge=1, le=4096, description="pictures handed on together")
         keep_original: bool = Field(default=False, description="hand the whole files on too, as attachments")
 
     emits: ClassVar[Mapping[str, PortType]] = {"out": ImageBatch, "rest": Attachment}
-    locators: ClassVar[frozenset[str]] = frozenset({"path", "batch_size", "keep_original"})
+    locators: ClassVar[frozenset[str]] = frozenset({"path", "batch_size", "keep_original", "pixels"})
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:
@@ -59,7 +64,13 @@ class ImageSource(Stage):
 
     def _read(self, media: MediaFile, name_bytes: str | None, sent: set[str]) -> Generator[Output, None, Picture]:
         with open_regular(media) as file:
-            picture = read_picture(file, media.name, name_bytes=name_bytes, keep_original=self.config.keep_original)
+            picture = read_picture(
+                file,
+                media.name,
+                name_bytes=name_bytes,
+                keep_original=self.config.keep_original,
+                as_rgb=self.config.pixels == "rgb",
+            )
             yield from _attachments(picture, file, sent)
         return picture
 

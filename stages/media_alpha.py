@@ -35,22 +35,22 @@ def alpha_of(image: Image.Image) -> bytes | None:
     return png.getvalue()
 
 
-def with_alpha(rgb: Image.Image, png: bytes) -> Image.Image:
-    """Return RGBA of RGB and what `alpha_of` gave; Unusable says why it does not fit, for it may be a stranger's."""
+def with_alpha(colors: Image.Image, png: bytes) -> Image.Image:
+    """Return RGBA of RGB, or LA of grey, and what `alpha_of` gave; Unusable says why it does not fit, for it may be a stranger's."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _merged(rgb, png)
+            return _merged(colors, png)
     except Unusable:
         raise
     except Exception as error:  # over damaged files, Pillow's readers raise whatever comes up in them
         raise Unusable(f"it is damaged: {error}") from error
 
 
-def _merged(rgb: Image.Image, png: bytes) -> Image.Image:
+def _merged(colors: Image.Image, png: bytes) -> Image.Image:
     with Image.open(BytesIO(png), formats=["PNG"]) as alpha:
-        if alpha.size != rgb.size or alpha.mode not in ("1", "L"):
+        if alpha.size != colors.size or alpha.mode not in ("1", "L"):
             raise Unusable(f"it is {alpha.mode} of {alpha.width}x{alpha.height} pixels, not grey of the picture's size")
-        merged = rgb.copy()
+        merged = colors.copy()
         merged.putalpha(alpha.convert("L"))
         return merged

@@ -1,10 +1,11 @@
-"""Coded video to RGB pictures, one at a time, with their exact times.
+"""Coded video to pictures, one at a time, with their exact times.
 
-Colours are converted by each frame's own matrix and range tags, with bit-exact rounding, so that every
-machine gets the same pixels. An untagged matrix is read as players read it: BT.709 from 1280 pixels of width
-or more than 576 lines on, BT.601 below; an untagged range is limited for YUV and full for RGB and `yuvj`
-formats. The tags themselves are kept as found, unspecified stays unspecified. Samples of more than 8 bits
-become 8, alpha is dropped, and frames stay as coded: rotation and pixel aspect are not applied.
+Samples are taken as the decoder gives them (`media_planes`), with the tags that say what colours they mean; unspecified
+stays unspecified. What is to be RGB, or has no pixel format of ours, is converted by each frame's own matrix and range
+tags, with bit-exact rounding, so that every machine gets the same pixels. An untagged matrix is read as players read
+it: BT.709 from 1280 pixels of width or more than 576 lines on, BT.601 below; an untagged range is limited for YUV and
+full for RGB and `yuvj` formats. Samples of more than 8 bits then become 8, and alpha is dropped. Frames stay as coded:
+rotation and pixel aspect are not applied.
 
 Decoding runs on one thread: only then does FFmpeg mark each picture in which it had to hide damage. Its HEVC
 decoder hides some damage without a mark, so a whole decode is no proof that the file is as it was made.
@@ -23,9 +24,11 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from framefold.codecs.clip import MAX_PIXELS, ColorTags
+from framefold.codecs.clip import MAX_PIXELS, ColorTags, Frames
+from framefold.codecs.pixel_format import RGB, PixelFormat
 from framefold.pipeline.errors import RefusedInput
 from framefold.stages.media_look import FirstLook, look_at
+from framefold.stages.media_planes import format_of, samples_of
 from framefold.stages.media_probe import MEDIA_ERRORS, VideoProbe, open_media, picture_track
 
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
@@ -42,6 +45,9 @@ MATRICES |= {9: Colorspace.BT2020}
 """Code points of ISO/IEC 23091-2 that swscale converts."""
 
 _UNSPECIFIED = 2
+_FULL = 2
+_Form = tuple[int, int, PixelFormat]
+"""Width, height, pixels."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,8 +55,9 @@ _log = logging.getLogger(__name__)
 class Picture:
     """One decoded frame."""
 
-    rgb: npt.NDArray[np.uint8]
-    """(H, W, 3), 0..255."""
+    samples: Frames
+    """(C, H, W)."""
+    pixels: PixelFormat
     pts: int
     """Presentation time in ticks of the stream."""
     duration: int
@@ -60,20 +67,35 @@ class Picture:
     """Of the first frame only."""
 
 
-def decode_pictures(file: BufferedReader, probe: VideoProbe) -> Iterator[Picture]:
+def decode_pictures(file: BufferedReader, probe: VideoProbe, *, as_rgb: bool = False) -> Iterator[Picture]:
     """Yield the pictures in presentation order; RefusedInput names the frame from which there are none."""
-    clock = _Clock(probe)
-    number, size = 0, (0, 0)
+    clock, first = _Clock(probe), None
     reformatter = VideoReformatter()
     for number, (frame, codec) in enumerate(_frames(file)):
-        size = size if number else (frame.width, frame.height)
-        if (frame.width, frame.height) != size:
-            raise RefusedInput(
-                f"the frame size changes from {size[0]}x{size[1]} to {frame.width}x{frame.height} "
-                f"at frame {number}; split the file there"
-            )
+        pixels = (None if as_rgb else format_of(frame.format.name)) or RGB
+        first = first or (frame.width, frame.height, pixels)
+        _check_alike(first, (frame.width, frame.height, pixels), number)
+        samples = _rgb_samples(frame, reformatter) if pixels == RGB else samples_of(frame, reformatter)
         look = None if number else look_at(frame, codec)
-        yield Picture(to_rgb(frame, reformatter), *clock.time_of(frame), color_of(frame), look)
+        yield Picture(samples, pixels, *clock.time_of(frame), color_of(frame), look)
+
+
+def _check_alike(first: _Form, now: _Form, number: int) -> None:
+    """RefusedInput if frame `number` is not like the first one."""
+    if now[:2] != first[:2]:
+        raise RefusedInput(
+            f"the frame size changes from {first[0]}x{first[1]} to {now[0]}x{now[1]} at frame {number}; "
+            "split the file there"
+        )
+    if now != first:
+        raise RefusedInput(
+            f"the pixel format changes from {first[2].name} to {now[2].name} at frame {number}; "
+            "split the file there, or take all as 8-bit RGB with pixels: rgb"
+        )
+
+
+def _rgb_samples(frame: VideoFrame, reformatter: VideoReformatter) -> Frames:
+    return to_rgb(frame, reformatter).transpose(2, 0, 1)
 
 
 def _frames(file: BufferedReader) -> Iterator[tuple[VideoFrame, str]]:
@@ -124,12 +146,13 @@ def _source_matrix(frame: VideoFrame) -> int | None:
 
 
 def color_of(frame: VideoFrame) -> ColorTags:
-    """Return the frame's tags as they are; a range out of bounds counts as unspecified."""
+    """Return the frame's tags as they are; a range out of bounds counts as unspecified, that of `yuvj` as full."""
+    color_range = _FULL if frame.format.name.startswith("yuvj") else int(frame.color_range)
     return ColorTags(
         primaries=int(frame.color_primaries),
         transfer=int(frame.color_trc),
         matrix=int(frame.colorspace),
-        range=int(frame.color_range) if frame.color_range in (1, 2) else 0,
+        range=color_range if color_range in (1, 2) else 0,
     )
 
 

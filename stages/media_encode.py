@@ -1,4 +1,4 @@
-"""RGB frames to files: H.264 in MP4 for players, FFV1 in Matroska and PNG without loss."""
+"""Frames to files: H.264 in MP4 for players, FFV1 in Matroska and PNG without loss."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import numpy as np
 from PIL import Image
 
 from framefold.codecs.carried import Track
-from framefold.codecs.clip import Source
+from framefold.codecs.clip import Frames, Source
 from framefold.codecs.rest import Packet
 from framefold.pipeline.errors import FramefoldError
 from framefold.stages.media_hdr import Hdr, hdr_of
 from framefold.stages.media_mkv_header import mend
 from framefold.stages.media_mux import NO_FILES, Loss, Muxer
-from framefold.stages.media_picture_stream import MAX_INT32, PictureStream, Rgb, time_base_of
+from framefold.stages.media_picture_stream import MAX_INT32, PictureStream, time_base_of
+from framefold.stages.media_shown import Shown
 from framefold.stages.media_spool import Rest, Spool
 from framefold.stages.media_tags import chapters_for, container_tags
 
@@ -35,7 +36,7 @@ class FrameWriter(ABC):
     """Takes the frames of one source in order."""
 
     @abstractmethod
-    def write(self, frame: Rgb, *, number: int, pts: int, duration: int) -> None:
+    def write(self, frame: Frames, *, number: int, pts: int, duration: int) -> None:
         """Add one frame; `pts` and `duration` in ticks of the source's time base."""
 
     @abstractmethod
@@ -48,15 +49,16 @@ class FrameWriter(ABC):
 
 
 class PngWriter(FrameWriter):
-    """A folder of `frame_000000.png`, numbered as in the source."""
+    """A folder of `frame_000000.png`, numbered as in the source, of 8-bit RGB."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: Source) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
+        self._shown = Shown(source)
 
-    def write(self, frame: Rgb, *, number: int, pts: int, duration: int) -> None:
+    def write(self, frame: Frames, *, number: int, pts: int, duration: int) -> None:
         """Write one file; times are not kept."""
-        write_png(frame, self._folder / f"frame_{number:06d}.png")
+        write_png(self._shown.rgb(frame), self._folder / f"frame_{number:06d}.png")
 
     def finish(self) -> None:
         """Nothing is held back."""
@@ -70,10 +72,12 @@ def stale_frames(place: Path, folder: Path) -> list[Path]:
     return [old for old in place.glob("frame_*.png") if not (folder / old.name).exists()]
 
 
-def write_png(frame: Rgb, path: Path) -> None:
-    """One new file; FileExistsError if there is one."""
+def write_png(frame: Frames, path: Path) -> None:
+    """One new file of grey (1, H, W), 8 or 16 bits, or of 8-bit RGB (3, H, W); FileExistsError if there is one."""
     with path.open("xb") as file:
-        Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))).save(file, "PNG")
+        Image.fromarray(frame[0] if len(frame) == 1 else np.ascontiguousarray(frame.transpose(1, 2, 0))).save(
+            file, "PNG"
+        )
 
 
 class ContainerWriter(FrameWriter):
@@ -120,7 +124,7 @@ class ContainerWriter(FrameWriter):
         found = {ref.name: self._rest.attachment(ref.sha256) for ref in refs} if self._rest else {}
         return hdr_of({name: data for name, data in found.items() if data})
 
-    def write(self, frame: Rgb, *, number: int, pts: int, duration: int) -> None:
+    def write(self, frame: Frames, *, number: int, pts: int, duration: int) -> None:
         """Encode one frame; the encoder may hold it back for a while."""
         pts = self._next_pts(pts, number)
         self._durations[pts] = duration

@@ -17,6 +17,7 @@ from typing import Annotated
 from pydantic import Field
 
 from framefold.codecs.clip import Span
+from framefold.codecs.pixel_format import RGB
 from framefold.pipeline.errors import RefusedInput
 from framefold.stages.media_names import name_problem
 
@@ -127,6 +128,8 @@ def sha256_and_size(file: BufferedReader) -> tuple[str, int]:
 class Identities:
     """Names contents for unit keys: `<sha256>:<first frame>-<stop frame>`, the same in every run.
 
+    Behind it stands the pixel format, if that is not 8-bit RGB: the same file may be coded in several.
+
     Two files of one run may hold the same bytes. The first keeps the plain identity; the others get their
     name behind it, for an equal key would make the second file vanish as a repetition of the first.
     """
@@ -138,5 +141,6 @@ class Identities:
         """Return the identity of a span of frames."""
         source = span.source
         plain = f"{source.sha256}:{span.first_frame}-{span.first_frame + span.frame_count}"
+        plain += "" if source.pixels == RGB else f":{source.pixels.name}"
         owner = self._owner.setdefault(source.sha256, source.name)
         return plain if owner == source.name else f"{plain}:{source.name}"

@@ -1,34 +1,35 @@
-"""The picture track of a container that is being written: RGB frames in, coded packets out, with the source's tags."""
+"""The picture track of a container that is being written: frames in, coded packets out, with the source's tags."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-import numpy as np
-import numpy.typing as npt
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from framefold.codecs.clip import Source
+from framefold.codecs.clip import Frames, Source
+from framefold.codecs.pixel_format import PixelFormat
 from framefold.pipeline.errors import FramefoldError
 from framefold.stages.media_decode import EXACT, MATRICES
 from framefold.stages.media_hdr import Hdr
 from framefold.stages.media_mkv_header import ROOM
 from framefold.stages.media_mux import disposition_of
+from framefold.stages.media_planes import fitted, frame_of, name_of
 from framefold.stages.media_tags import picture_tags
 
-Rgb = npt.NDArray[np.uint8]
-"""One frame, (3, H, W), 0..255."""
-
 MAX_INT32 = 2**31 - 1
+_AS_FFV1_TAKES_IT = {"rgb24": "bgr0", "rgba": "bgra"}
+"""The same samples in another order."""
+_H264_CHROMA = ((1, 1), (1, 2), (2, 2))
 _BT709 = 1
 _UNSPECIFIED = 2
 _LIMITED, _FULL = 1, 2
+_MATRICES = frozenset((1, 2, *range(4, 18)))
 _PRIMARIES = frozenset((1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 22))
 _TRANSFERS = frozenset((1, *range(4, 19)))
 """Code points of ISO/IEC 23091-2 that are not reserved; encoders refuse the others."""
@@ -43,7 +44,9 @@ class PictureStream:
         """H.264 with this `crf`, or FFV1 if it is None; `roomy` leaves room for `media_mkv_header.mend`."""
         self._source = source
         self._lossless = crf is None
-        self._matrix, self._range = (0, _FULL) if crf is None else _matrix_and_range(source)
+        self._pixels = source.pixels if crf is None else _for_h264(source)
+        """Of the coded pictures."""
+        self._matrix, self._range = _matrix_and_range(source, lossless=crf is None)
         self._reformatter = VideoReformatter()
         options = _lossless_options() if crf is None else _h264_options(crf, hdr)
         self.stream: VideoStream = container.add_stream(
@@ -77,12 +80,10 @@ class PictureStream:
             stream.metadata["title"] = stream.metadata.get("title", "") + ROOM
 
     def _pixel_format(self) -> str:
-        if self._lossless:
-            return "bgr0"  # 8-bit RGB as FFV1 takes it, bit for bit
-        odd = self._source.width % 2 or self._source.height % 2
-        return "yuv444p" if odd else "yuv420p"  # halved chroma needs even sizes
+        name = name_of(self._pixels)
+        return _AS_FFV1_TAKES_IT.get(name, name) if self._lossless else name
 
-    def encode(self, frame: Rgb | None, pts: int = 0) -> list[Any]:
+    def encode(self, frame: Frames | None, pts: int = 0) -> list[Any]:
         """Return the packets that are ready; no frame means that no more will come."""
         if frame is None:
             return list(self.stream.encode(None))
@@ -90,13 +91,16 @@ class PictureStream:
         picture.pts, picture.time_base = pts, time_base_of(self._source)
         return list(self.stream.encode(picture))
 
-    def _convert(self, frame: Rgb) -> VideoFrame:
-        rgb = VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), "rgb24")
+    def _convert(self, frame: Frames) -> VideoFrame:
+        own, form = self._source.pixels, self._pixel_format()
+        if own.model == self._pixels.model != "rgb":
+            return frame_of(fitted(frame, own, self._pixels), self._pixels)
+        picture = frame_of(frame, own)
         if self._lossless:
-            return self._reformatter.reformat(rgb, format="bgr0", threads=1)
+            return self._reformatter.reformat(picture, format=form, threads=1)
         return self._reformatter.reformat(
-            rgb,
-            format=self._pixel_format(),
+            picture,
+            format=form,
             dst_colorspace=MATRICES[self._matrix],
             dst_color_range=self._range,
             interpolation=EXACT | Interpolation.FULL_CHR_H_INP,
@@ -113,8 +117,23 @@ def _h264_options(crf: int, hdr: Hdr) -> Mapping[str, str]:
     return {"crf": str(crf), "preset": "medium", "mbtree": "0", **hdr.x264}
 
 
-def _matrix_and_range(source: Source) -> tuple[int, int]:
-    """Return what YUV is made with and tagged as: the source's own, else BT.709 and limited range."""
+def _for_h264(source: Source) -> PixelFormat:
+    """YUV or grey as near to the source as the encoder takes it: 8 or 10 bits, halved chroma of even sizes only."""
+    own = source.pixels
+    depth: Literal[8, 10] = 8 if own.depth == 8 else 10
+    if own.model == "gray":
+        return PixelFormat(model="gray", depth=depth)
+    chroma = (2, 2) if own.model == "rgb" else own.chroma
+    fits = chroma in _H264_CHROMA and not (source.height % chroma[0] or source.width % chroma[1])
+    return PixelFormat(model="yuv", depth=depth, chroma=chroma if fits else (1, 1))
+
+
+def _matrix_and_range(source: Source, *, lossless: bool) -> tuple[int, int]:
+    """Return what pictures are tagged as: the source's own tags; YUV made of RGB is BT.709, limited, by default."""
+    if source.pixels.model != "rgb":
+        return source.color.matrix if source.color.matrix in _MATRICES else _UNSPECIFIED, source.color.range
+    if lossless:
+        return 0, _FULL
     matrix = source.color.matrix if source.color.matrix in MATRICES else _BT709
     return matrix, source.color.range or _LIMITED
 

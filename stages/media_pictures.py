@@ -1,9 +1,9 @@
-"""Picture files to RGB, exactly or not at all, and all that they hold beside it.
+"""Picture files to grey or RGB, exactly or not at all, and all that they hold beside it.
 
-What 8-bit RGB can hold is converted without loss: grey, black and white, and palette pictures are expanded. An alpha
-channel is taken off and kept apart, unless it is opaque everywhere. Anything else (more than 8 bits, CMYK, several
-pictures in one file) is refused by name, for Pillow would cut it down without a word. Pixels stay as stored: an
-orientation is kept, not applied.
+Grey of 8 or (PNG) 16 bits stays grey, black and white becomes grey, and what 8-bit RGB can hold is converted without
+loss: palettes are expanded. An alpha channel is taken off and kept apart, unless it is opaque everywhere. Anything else
+(colours of more than 8 bits, CMYK, several pictures in one file) is refused by name, for Pillow would cut it down
+without a word. Pixels stay as stored: an orientation is kept, not applied.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from io import BufferedReader
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from pydantic import ValidationError
 
 from framefold.codecs.carried import AttachmentRef, Carried, PixelTags
-from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE, Clip, Source, Span
+from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE, Clip, Frames, Source, Span
+from framefold.codecs.pixel_format import GRAY, GRAY_16, RGB, PixelFormat
 from framefold.pipeline.errors import RefusedInput
 from framefold.stages import media_alpha
 from framefold.stages.media_beside import MAX_BYTES, MAX_PARTS, Beside, Part, found_beside
@@ -41,6 +41,8 @@ SUFFIXES = (
 """What is taken for a picture in a folder."""
 
 _EXACT_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
+_GRAY_MODES = ("1", "L", "LA")
+_GRAY_16 = "I;16"
 _UNTURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,7 +67,7 @@ class Picture:
     """What a file held."""
 
     clip: Clip
-    """One frame, (1, 3, H, W) uint8."""
+    """One frame, (1, C, H, W), grey or RGB."""
     attached: Mapping[str, bytes]
     """SHA-256 to the bytes of every attachment that the clip's source names, save the original."""
 
@@ -74,8 +76,9 @@ class Picture:
 class _Stored:
     """A file as Pillow and we read it."""
 
-    rgb: npt.NDArray[np.uint8]
-    """(H, W, 3)."""
+    samples: Frames
+    """(C, H, W)."""
+    pixels: PixelFormat
     beside: Beside
     alpha: bytes | None
     pixel: PixelTags
@@ -85,15 +88,20 @@ class _Stored:
 
 
 def read_picture(
-    file: BufferedReader, name: str, *, name_bytes: str | None = None, keep_original: bool = False
+    file: BufferedReader,
+    name: str,
+    *,
+    name_bytes: str | None = None,
+    keep_original: bool = False,
+    as_rgb: bool = False,
 ) -> Picture:
     """Read an open file; RefusedInput says why it cannot be had.
 
-    With `keep_original` the source names the whole file as an attachment, and metadata that is too much to be kept
+    With `as_rgb` grey becomes 8-bit RGB. With `keep_original` the source names the whole file as an attachment, and metadata that is too much to be kept
     apart is left to it.
     """
     sha256, size_bytes = sha256_and_size(file)
-    stored = _read(file, metadata_may_stay_behind=keep_original)
+    stored = _read(file, metadata_may_stay_behind=keep_original, as_rgb=as_rgb)
     parts = [*stored.beside.parts, *_alpha_part(stored)]
     refs = [attached(part.data, part.kind, name=part.name, media_type=part.media_type) for part in parts]
     data = {ref.sha256: part.data for ref, part in zip(refs, parts, strict=True)}
@@ -106,8 +114,8 @@ def read_picture(
             kind="image",
             sha256=sha256,
             size_bytes=size_bytes,
-            width=stored.rgb.shape[1],
-            height=stored.rgb.shape[0],
+            width=stored.samples.shape[2],
+            height=stored.samples.shape[1],
             color=stored.beside.color,
             carried=Carried(
                 modified=modified(file),
@@ -119,42 +127,53 @@ def read_picture(
                 track_metadata=tuple(stored.beside.small),
                 attachments=tuple(refs),
             ),
+            pixels=stored.pixels,
         )
     except ValidationError as error:
         raise RefusedInput(f"cannot be described: {error.errors()[0]['msg']}") from error
-    frames = np.ascontiguousarray(stored.rgb.transpose(2, 0, 1))[None]
-    return Picture(Clip(span=Span(source=source, pts=(0,)), frames=frames), data)
+    return Picture(Clip(span=Span(source=source, pts=(0,)), frames=stored.samples[None]), data)
 
 
 def _alpha_part(stored: _Stored) -> list[Part]:
     return [] if stored.alpha is None else [Part(media_alpha.KIND, stored.alpha, media_type=media_alpha.MEDIA_TYPE)]
 
 
-def _read(file: BufferedReader, *, metadata_may_stay_behind: bool) -> _Stored:
+def _read(file: BufferedReader, *, metadata_may_stay_behind: bool, as_rgb: bool) -> _Stored:
     with _opened(file) as image:
         if image.format == "PNG":
             image.verify()  # walks all chunks: a PNG cut off behind its pixels decodes without complaint
     with _opened(file) as image:
         _check_size(*image.size)
-        _check_depth(image, file)
+        _check_depth(image, file, as_rgb=as_rgb)
         beside = _beside(image, file, metadata_may_stay_behind)
         compression, pixel = image.info.get("compression"), _pixel_tags(image, beside)
         premultiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and _is_premultiplied(image)
         stored = _as_stored(image)
         alpha = media_alpha.alpha_of(stored)
+        pixels, samples = _samples(stored, as_rgb=as_rgb)
         if alpha and premultiplied:
             raise RefusedInput(
                 "colours premultiplied with alpha, which 8 bits cannot undo exactly; convert it to straight alpha"
             )
         return _Stored(
             alpha=alpha,
-            rgb=np.asarray(stored.convert("RGB")),
+            samples=samples,
+            pixels=pixels,
             beside=beside,
             pixel=pixel,
             container=image.format or "",
             codec=compression if isinstance(compression, str) else "",
             media_type=image.get_format_mimetype() or "",
         )
+
+
+def _samples(image: Image.Image, *, as_rgb: bool) -> tuple[PixelFormat, Frames]:
+    """What is coded, (C, H, W) in storage of its own order."""
+    if image.mode == _GRAY_16:
+        return GRAY_16, np.asarray(image, np.uint16)[None]
+    if image.mode in _GRAY_MODES and not as_rgb:
+        return GRAY, np.asarray(image.convert("L"), np.uint8)[None]
+    return RGB, np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1))
 
 
 def _beside(image: ImageFile.ImageFile, file: BufferedReader, may_stay_behind: bool) -> Beside:
@@ -175,7 +194,8 @@ def _is_premultiplied(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 
 def _pixel_tags(image: ImageFile.ImageFile, beside: Beside) -> PixelTags:
-    return PixelTags(format=image.mode, bits=1 if image.mode == "1" else 8, aspect=beside.aspect)
+    bits = {"1": 1, _GRAY_16: 16}.get(image.mode, 8)
+    return PixelTags(format=image.mode, bits=bits, aspect=beside.aspect)
 
 
 @contextmanager
@@ -204,12 +224,14 @@ def _check_size(width: int, height: int) -> None:
         raise RefusedInput(f"{width}x{height} pixels; at most {MAX_PIXELS} in all (MAX_PIXELS) are allowed")
 
 
-def _check_depth(image: ImageFile.ImageFile, file: BufferedReader) -> None:
+def _check_depth(image: ImageFile.ImageFile, file: BufferedReader, *, as_rgb: bool) -> None:
     count = getattr(image, "n_frames", 1)
     if count > 1:
         raise RefusedInput(
             f"holds {count} pictures (animated, or {image.format} with several pages); save each as a file of its own"
         )
+    if image.mode == _GRAY_16 and image.format == "PNG" and not (as_rgb or image.has_transparency_data):
+        return
     if image.mode.startswith("I;16") or _has_deep_samples(image, file):
         raise RefusedInput("more than 8 bits per sample, which 8-bit RGB cannot hold; convert it to 8 bits first")
     if image.mode not in _EXACT_MODES:

@@ -22,8 +22,8 @@ MAX_INFLATED = 2**20
 """Of a colour profile or a text, as Pillow has it: it refuses files where one is longer."""
 
 _SIGNATURE_AND_HEADER = 33
-_LENGTHS = {"cHRM": 32, "gAMA": 4, "sRGB": 1, "cICP": 4, "tIME": 7, "pHYs": 9, "bKGD": 6, "mDCV": 24, "cLLI": 8}
-"""Of chunks that may stand in any picture of RGB or RGBA."""
+_LENGTHS = {"cHRM": 32, "gAMA": 4, "sRGB": 1, "cICP": 4, "tIME": 7, "pHYs": 9, "mDCV": 24, "cLLI": 8}
+"""Of chunks that may stand in any picture, be it grey or RGB."""
 TEXT = ("tEXt", "zTXt", "iTXt")
 
 
@@ -97,9 +97,11 @@ def profile_chunk(name: str, profile: bytes) -> Chunk:
 
 
 def may_stay(kind: str, content: bytes, *, channels: int) -> bool:
-    """Whether a chunk of one picture is right in another one, of RGB or RGBA: text, colours, what is safe to copy."""
+    """Whether a chunk of one picture is right in another one, of so many channels: text, colours, what is safe to copy."""
     if kind == "sBIT":
         return len(content) == channels
+    if kind == "bKGD":
+        return len(content) == (2 if channels < 3 else 6)
     if kind in _LENGTHS:
         return len(content) == _LENGTHS[kind]
     known = kind in (*TEXT, "sPLT", "iCCP", "eXIf")

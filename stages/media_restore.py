@@ -20,6 +20,8 @@ from framefold.stages.media_spool import Rest
 NOT_IN_PNG = frozenset(("segment", "tag", "original"))
 """Kinds of attachments that a PNG has no place for, or that are no part of the picture."""
 
+_PROFILES = (b"RGB ", b"GRAY")
+"""How a colour profile says what it is for (ICC.1:2022, section 7.2.6): RGB, grey."""
 _INCH = 0.0254
 _DENSITY = re.compile(r"([0-9.e+-]{1,32}) x ([0-9.e+-]{1,32})")
 _UNSPECIFIED = 2
@@ -41,7 +43,8 @@ def write_whole(draft: Path, source: Source, rest: Rest, target: Path) -> Missin
     """Make `target` of a PNG of the bare pixels, which is gone afterwards; say what had to be left out."""
     missing = Missing()
     has_alpha = _put_alpha(draft, source, rest, missing)
-    chunks = list(_fitting(_chunks(source, rest, missing), missing, channels=4 if has_alpha else 3))
+    channels = source.pixels.channels + has_alpha
+    chunks = list(_fitting(_chunks(source, rest, missing), missing, channels=channels))
     if not chunks:
         draft.rename(target)
         return missing
@@ -96,7 +99,7 @@ def _fitting(chunks: Iterable[Chunk], missing: Missing, *, channels: int) -> Ite
 
 def _chunks(source: Source, rest: Rest, missing: Missing) -> Iterator[Chunk]:
     carried = source.carried
-    found = [*_small(carried), *_attached(carried, rest, missing), *_texts(carried, missing)]
+    found = [*_small(carried), *_attached(source, rest, missing), *_texts(carried, missing)]
     yield from found
     yield from _density(carried)
     if not {"iCCP", "sRGB"} & {kind for kind, _ in found}:  # they say more, and of the original's own mind
@@ -110,27 +113,28 @@ def _small(carried: Carried) -> Iterator[Chunk]:
             yield kind, bytes.fromhex(value)
 
 
-def _attached(carried: Carried, rest: Rest, missing: Missing) -> Iterator[Chunk]:
-    for ref in carried.attachments:
+def _attached(source: Source, rest: Rest, missing: Missing) -> Iterator[Chunk]:
+    for ref in source.carried.attachments:
         if ref.kind in NOT_IN_PNG - {"original"}:
             missing.without_place.append(_called(ref))
         if ref.kind in (media_alpha.KIND, *NOT_IN_PNG):
             continue
         data = _fetched(ref, rest, missing)
         if data is not None:
-            yield from _chunk(ref, data, missing)
+            yield from _chunk(ref, data, missing, _PROFILES[source.pixels.model == "gray"])
 
 
-def _chunk(ref: AttachmentRef, data: bytes, missing: Missing) -> Iterator[Chunk]:
+def _chunk(ref: AttachmentRef, data: bytes, missing: Missing, profile: bytes) -> Iterator[Chunk]:
+    """`profile`: which colours a profile must be for."""
     if ref.kind == "exif":
         yield "eXIf", data
     elif ref.kind == "xmp":
         yield media_png.international_chunk(media_png.XMP_KEYWORD, data)
     elif ref.kind == "chunk":
         yield ref.name, data
-    elif ref.kind == "icc" and data[16:20] == b"RGB " and len(data) <= media_png.MAX_INFLATED:
+    elif ref.kind == "icc" and data[16:20] == profile and len(data) <= media_png.MAX_INFLATED:
         yield media_png.profile_chunk(ref.name, data)
-    else:  # a profile that is not for RGB, or larger than readers of PNGs take; something of a later version
+    else:  # a profile that is for other colours, or larger than readers of PNGs take; something of a later version
         missing.without_place.append(_called(ref))
 
 

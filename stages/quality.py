@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import Field
 
 from framefold.codecs.clip import Clip, ImageBatch, join
+from framefold.codecs.pixel_format import RGB
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Emit, Options, Output, Refused, Row, Stage, StageContext
@@ -39,7 +40,7 @@ class Quality(Stage):
 
     def setup(self, context: StageContext) -> None:
         """Nothing is read before the first decoded clip says what it is."""
-        self._originals: dict[str, _Originals] = {}
+        self._originals: dict[tuple[str, bool], _Originals] = {}
 
     def process(self, item: Item) -> Iterator[Output]:
         """Frames are compared by number, times exactly."""
@@ -59,19 +60,20 @@ class Quality(Stage):
             )
 
     def _original_of(self, decoded: Clip) -> Clip:
-        kind = decoded.span.source.kind
-        if kind not in self._originals:
-            self._originals[kind] = _Originals(kind, self.config.against)
-        return self._originals[kind].take(decoded)
+        kind, as_rgb = decoded.span.source.kind, decoded.pixels == RGB
+        if (kind, as_rgb) not in self._originals:
+            self._originals[kind, as_rgb] = _Originals(kind, self.config.against, as_rgb=as_rgb)
+        return self._originals[kind, as_rgb].take(decoded)
 
 
 class _Originals:
     """The originals of one kind, read alongside the decoded clips: once, if those come in the same order."""
 
-    def __init__(self, kind: str, path: str | list[str]) -> None:
+    def __init__(self, kind: str, path: str | list[str], *, as_rgb: bool) -> None:
+        """`as_rgb`: what was coded as 8-bit RGB is compared with that, whatever the file holds."""
         source = VideoSource if kind == "video" else ImageSource
         self._path = path
-        self._source = source(source.Config(path=path))
+        self._source = source(source.Config(path=path, pixels="rgb" if as_rgb else "source"))
         self._refused: dict[str, str] = {}
         self._seen: set[str] = set()  # names and SHA-256 of the originals
         self._seen_all = False

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefold.codecs.clip import Clip, Frames, Source, Span
+from framefold.codecs.pixel_format import RGB, PixelFormat
 
 RATIO = 2.0
 """A cut changes the picture at least this many times as much as any of the frames before it ..."""
@@ -25,7 +26,7 @@ MEMORY, LEAST_MEMORY = 8, 2
 SIDE = 32
 """Height and width of the small pictures, about."""
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green, blue (ITU-R BT.601)."""
+"""Weights of red, green, blue (ITU-R BT.601); of YUV, Y is brightness itself."""
 
 Thumbnails = npt.NDArray[np.float32]
 
@@ -51,7 +52,7 @@ class SceneWatch:
         A clip that does not go on where the last one ended begins without memory.
         """
         goes_on = self.goes_on(clip.span)
-        small = thumbnails(clip.frames)
+        small = thumbnails(clip.frames, clip.pixels)
         before = small[:1] if self.last is None or not goes_on else self.last[None]
         changes = np.abs(np.diff(small, axis=0, prepend=before)).mean(axis=(1, 2)).tolist()
         known, cuts = list(self.changes) if goes_on else [], []
@@ -68,14 +69,16 @@ class SceneWatch:
         return tuple(cuts), after
 
 
-def thumbnails(frames: Frames) -> Thumbnails:
-    """Mean brightness of blocks, 0..255: (T, 3, H, W) uint8 to float32 (T, h, w), h and w about `SIDE` or less."""
+def thumbnails(frames: Frames, pixels: PixelFormat = RGB) -> Thumbnails:
+    """Mean brightness of blocks, 0..255: (T, C, H, W) to float32 (T, h, w), h and w about `SIDE` or less."""
+    weights = np.array(LUMA if pixels.model == "rgb" else (1,), np.float32) * np.float32(255 / pixels.peak)
+    frames = frames[:, : len(weights)]
     _, _, height, width = frames.shape
     down, across = max(1, height // SIDE), max(1, width // SIDE)
     whole = frames[:, :, : height // down * down, : width // across * across]
     blocks = whole.reshape(*whole.shape[:2], height // down, down, width // across, across)
     means = blocks.mean(axis=(3, 5), dtype=np.float32)
-    grey: Thumbnails = np.tensordot(np.array(LUMA, np.float32), means, axes=(0, 1))
+    grey: Thumbnails = np.tensordot(weights, means, axes=(0, 1))
     return grey
 
 

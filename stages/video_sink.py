@@ -164,7 +164,7 @@ class VideoSink(Stage):
             raise FramefoldError(f"two sources are called {source.name}; decode them one by one")
         self._staged = self._staged or StagedFolder(self._target, self._node)
         folder = beneath(self._staged.path, source.name)
-        self._writer = PngWriter(folder)
+        self._writer = PngWriter(folder, source)
         self._folders[source.name] = folder
         self._losses += losses_to_pictures(source)
 

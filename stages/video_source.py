@@ -1,4 +1,4 @@
-"""The stage `video_source`: video files to clips of RGB frames."""
+"""The stage `video_source`: video files to clips of frames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BufferedReader
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -42,7 +42,8 @@ _log = logging.getLogger(__name__)
 class VideoSource(Stage):
     """Read video files and hand out their frames, in order, a few at a time.
 
-    Frames keep their size, odd ones too, and their exact times, also where the frame rate varies. All else that a
+    Frames keep their size, odd ones too, their exact times, also where the frame rate varies, and their samples: YUV of
+    any subsampling, grey or RGB, of 8 to 16 bits, with alpha or without, as the decoder gives them. All else that a
     file holds is described in `Source.carried`, and its bytes go out by the port `rest`: the packets of audio,
     subtitle and data tracks as they are, fonts, cover pictures and the like. A file that is missing, empty,
     truncated or no video is refused by name, and the next one is read.
@@ -51,11 +52,17 @@ class VideoSource(Stage):
     class Config(Options):
         """Options of `video_source`."""
 
+        pixels: Literal["source", "rgb"] = Field(
+            default="source",
+            exclude_if=lambda pixels: pixels == "source",
+            description="code pictures as they are in the file, or as 8-bit RGB",
+        )
+
         path: Paths = Field(description="file, folder, glob, or a list of them; relative to the current directory")
         keep_original: bool = Field(default=False, description="give the whole file to `rest`, byte for byte")
 
     emits: ClassVar[Mapping[str, PortType]] = {"out": Clip, "rest": Attachment | Packets}
-    locators: ClassVar[frozenset[str]] = frozenset({"path", "keep_original"})
+    locators: ClassVar[frozenset[str]] = frozenset({"path", "keep_original", "pixels"})
 
     @classmethod
     def preflight(cls, config: Any) -> Sequence[tuple[str, str]]:
@@ -67,7 +74,12 @@ class VideoSource(Stage):
         """Of each file its attachments, then clips of at most 16 frames, then the packets of its tracks."""
         identities, sent = Identities(), set[str]()
         for media, name_bytes in with_legible_names(find_files(self.config.path, SUFFIXES)):
-            video = OpenVideo(media, name_bytes=name_bytes, keep_original=self.config.keep_original)
+            video = OpenVideo(
+                media,
+                name_bytes=name_bytes,
+                keep_original=self.config.keep_original,
+                as_rgb=self.config.pixels == "rgb",
+            )
             problems = []
             for part in (_pictures(video, identities, sent), _rest(video, identities, sent)):
                 try:
@@ -114,8 +126,11 @@ def _emitted(items: Iterable[Attachment | Packets], identities: Identities, sent
 class OpenVideo:
     """One file: first its frames, then what belongs to it."""
 
-    def __init__(self, media: MediaFile, *, name_bytes: str | None = None, keep_original: bool = False) -> None:
+    def __init__(
+        self, media: MediaFile, *, name_bytes: str | None = None, keep_original: bool = False, as_rgb: bool = False
+    ) -> None:
         self.media = media
+        self._as_rgb = as_rgb
         self._name_bytes = name_bytes
         self._keep_original = keep_original
         self._source: Source | None = None
@@ -129,7 +144,7 @@ class OpenVideo:
             digest = sha256_and_size(file)
             found = probe(file)
             self._belongings = belongings(file, found.packets, found.picture_bytes)
-            for first, batch, end in _batches(file, found):
+            for first, batch, end in _batches(file, found, as_rgb=self._as_rgb):
                 self._source = self._source or self._describe(self._belongings, digest, found, batch[0])
                 yield _clip(self._source, first, batch, end)
 
@@ -152,7 +167,7 @@ class OpenVideo:
     def _describe(self, belonging: Belongings, digest: tuple[str, int], found: VideoProbe, picture: Picture) -> Source:
         if picture.look:
             belonging.see(picture.look)
-            _warn_of_less(self.media.name, picture.look)
+            _warn_of_less(self.media.name, picture)
         carried = belonging.carried.model_copy(update={"name_bytes": self._name_bytes})
         if self._keep_original:
             original = AttachmentRef(kind="original", sha256=digest[0], size_bytes=digest[1], name=self.media.name)
@@ -166,17 +181,19 @@ def _state_of(file: BufferedReader) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _warn_of_less(name: str, look: FirstLook) -> None:
-    if look.bits > 8:
+def _warn_of_less(name: str, picture: Picture) -> None:
+    """Say what is lost where pictures become 8-bit RGB."""
+    look = picture.look or FirstLook()
+    if look.bits > picture.pixels.depth:
         _log.warning("%s: its pictures are coded at 8 bits per channel; the original's %s has more", name, look.format)
-    if look.has_alpha:
+    if look.has_alpha and not picture.pixels.alpha:
         _log.warning("%s: the alpha channel of its pictures (%s) is not kept", name, look.format)
 
 
-def _batches(file: BufferedReader, found: VideoProbe) -> Iterator[tuple[int, list[Picture], int]]:
+def _batches(file: BufferedReader, found: VideoProbe, *, as_rgb: bool) -> Iterator[tuple[int, list[Picture], int]]:
     """Yield (number of the first frame, pictures, pts at which the last of them ends)."""
     first, batch, failure = 0, list[Picture](), None
-    pictures = decode_pictures(file, found)
+    pictures = decode_pictures(file, found, as_rgb=as_rgb)
     while True:
         try:
             picture = next(pictures, None)
@@ -195,7 +212,7 @@ def _batches(file: BufferedReader, found: VideoProbe) -> Iterator[tuple[int, lis
 
 
 def _batch_length(picture: Picture) -> int:
-    return max(1, min(BATCH_FRAMES, BATCH_BYTES // picture.rgb.nbytes))
+    return max(1, min(BATCH_FRAMES, BATCH_BYTES // picture.samples.nbytes))
 
 
 def _source(media: MediaFile, digest: tuple[str, int], found: VideoProbe, picture: Picture, carried: Carried) -> Source:
@@ -206,12 +223,13 @@ def _source(media: MediaFile, digest: tuple[str, int], found: VideoProbe, pictur
             kind="video",
             sha256=digest[0],
             size_bytes=digest[1],
-            width=picture.rgb.shape[1],
-            height=picture.rgb.shape[0],
+            width=picture.samples.shape[2],
+            height=picture.samples.shape[1],
             time_base=(base.numerator, base.denominator),
             frame_rate=(rate.numerator, rate.denominator) if rate else None,
             color=picture.color,
             carried=carried,
+            pixels=picture.pixels,
         )
     except ValidationError as error:
         raise RefusedInput(f"cannot be described: {error.errors()[0]['msg']}") from error
@@ -223,7 +241,5 @@ def _clip(source: Source, first: int, batch: list[Picture], end: int) -> Clip:
         span = Span(source=source, first_frame=first, pts=pts, duration_ticks=max(0, end - pts[-1]))
     except ValidationError as error:
         raise RefusedInput(f"times of the frames from {first} on: {error.errors()[0]['msg']}") from error
-    frames = np.empty(span.shape, np.uint8)
-    for frame, picture in zip(frames, batch, strict=True):
-        frame[:] = picture.rgb.transpose(2, 0, 1)
-    return Clip(span=span, frames=frames)
+    frames = np.empty(span.shape, source.pixels.dtype)
+    return Clip(span=span, frames=np.stack([picture.samples for picture in batch], out=frames))

@@ -57,7 +57,8 @@ def gate_pruned(
     with_gates, with_masks = _budgets(codec.gentle_plan(network, settings), settings)
     if masks is None:
         module = _gated(codec, network, keep, rows, settings, new=run is None)
-        fitting = fit(module, network.target.frames, with_gates, resume=run)
+        target = network.target
+        fitting = fit(module, target.frames, with_gates, pixels=target.pixels, resume=run)
         yield from _told(fitting, kind, None, 0.0, SHARE_WITH_GATES)
         tensors, masks = module.settled()
         network, run = replace(network, tensors=tensors), None

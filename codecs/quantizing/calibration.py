@@ -34,7 +34,7 @@ def calibrated(codec: NetworkCodec[Any], symbols: SymbolTensors, settings: FitSe
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(symbols.tensors[name].symbols.ndim == 1)
     plan = codec.gentle_plan(network, settings)
-    yield from _without_state(fit(module, symbols.target.frames, plan))
+    yield from _without_state(fit(module, symbols.target.frames, plan, pixels=symbols.target.pixels))
     tuned = tensors_of(module)
     tensors = {
         name: _on_its_grid(tensor, tuned[name]) if tensor.symbols.ndim == 1 else tensor

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from framefold.codecs.network import FloatTensor
+from framefold.codecs.pixel_format import RGB, PixelFormat
+from framefold.codecs.stored_samples import stored_of
 
 PROBES = 16
 """Backward passes of a clip, at least; also for one picture."""
@@ -21,9 +23,15 @@ PROBES_PER_FRAME = 2
 
 
 def squared_gradients(
-    module: nn.Module, frames: int, *, lattice: int = 1, device: str = "cpu", seed: int = 0
+    module: nn.Module,
+    frames: int,
+    *,
+    pixels: PixelFormat = RGB,
+    lattice: int = 1,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> dict[str, FloatTensor]:
-    """Per parameter of a network of `frames` frames the mean of (df / dw)**2 over all samples; float32, its shape.
+    """Per parameter of a network of `frames` frames the mean of (df / dw)**2 over stored samples; float32, its shape.
 
     Samples are on the scale 0..1. With a `lattice` n > 1 the network draws every n-th row and column from a random
     offset (`module(indices, rows, columns)`), each time another, so that a large picture is never held as a whole. The
@@ -34,11 +42,15 @@ def squared_gradients(
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
     probes = max(PROBES_PER_FRAME, -(-PROBES // frames))
-    samples = 0
+    samples = 0.0
+    # On a lattice, a sample of coarser channels is seen at each of its pixels.
+    repeats = [plane.rows * plane.columns if lattice > 1 else 1 for plane in pixels.planes]
     for number in range(probes * frames):
         picture = module(torch.tensor([number % frames], device=device), *_view(lattice, generator))
-        samples += picture.numel()
-        signed = (_signs(picture, generator) * picture).sum()
+        planes = stored_of(picture, pixels, is_lattice=lattice > 1)
+        samples += sum(plane.numel() / count for plane, count in zip(planes, repeats, strict=True))
+        signs = [_signed(plane, generator) / count**0.5 for plane, count in zip(planes, repeats, strict=True)]
+        signed = torch.stack(signs).sum()
         for name, gradient in zip(sums, torch.autograd.grad(signed, list(parameters.values())), strict=True):
             sums[name] += gradient.detach() ** 2
     return {name: _as_array(total / samples) for name, total in sums.items()}
@@ -51,8 +63,9 @@ def _view(lattice: int, generator: torch.Generator) -> tuple[slice, ...]:
     return slice(top, None, lattice), slice(left, None, lattice)
 
 
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, like.shape, generator=generator).to(like.device).mul_(2).sub_(1)
+def _signed(samples: Tensor, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, samples.shape, generator=generator).to(samples.device).mul_(2).sub_(1)
+    return (signs * samples).sum()
 
 
 def _as_array(tensor: Tensor) -> FloatTensor:

@@ -115,7 +115,7 @@ class _Climb:
 
     def _psnr_db(self, network: FittedNetwork, device: str) -> float:
         reader = type(self.codec).from_config(network.config)
-        return min(psnr(reader.reconstruct(network, device=device).frames, self.clip.frames), 100.0)
+        return min(psnr(reader.reconstruct(network, device=device).frames, self.clip.frames, self.clip.pixels), 100.0)
 
     def _next(self, rung: _Rung, network: FittedNetwork, quality: float) -> _Rung | None:
         """A larger size, unless this one will do, or a larger one promises nothing."""

@@ -106,7 +106,8 @@ class RateControl:
                 f"{network.span.label}: a target in dB needs the pixels the network was fitted to; "
                 "quantize in the pipeline that fits, or give a target in bytes"
             )
-        return min(psnr(self.codec.reconstruct(network, device=self.device).frames, pixels.frames), 100.0)
+        frames = self.codec.reconstruct(network, device=self.device).frames
+        return min(psnr(frames, pixels.frames, pixels.pixels), 100.0)
 
     def _is_met(self, best: Candidate) -> bool:
         quality = best.psnr_db if self.target.kind == "psnr_db" else None

@@ -74,7 +74,8 @@ def tune_for_rate(
     yield FitProgress(fraction=0.0, step=0)  # what follows may take seconds
     wrapped = _wrapped(codec, network, rate, settings)
     plan = _plan(codec, network, settings, wrapped)
-    for progress in fit(wrapped, network.target.frames, plan, masks=_zeros(network), resume=run):
+    target, masks = network.target, _zeros(network)
+    for progress in fit(wrapped, target.frames, plan, pixels=target.pixels, masks=masks, resume=run):
         bits = _stream_bits(codec, network.as_symbols(wrapped.quantized())) if progress.fraction == 1 else None
         yield replace(progress, bits=bits, state=partial(state_of, progress, kind))
     finished = _trimmed if wrapped.rounds else _rounded_jointly
@@ -222,7 +223,7 @@ def _decoded(network: FittedNetwork, tensors: Mapping[str, QuantizedTensor]) -> 
 def _psnr_db(codec: NetworkCodec[Any], network: FittedNetwork, device: str) -> float:
     if network.target is None:
         raise ValueError(f"{network.span.label}: there are no pixels to compare with")
-    return psnr(codec.reconstruct(network, device=device).frames, network.target.frames)
+    return psnr(codec.reconstruct(network, device=device).frames, network.target.frames, network.target.pixels)
 
 
 def _stream_bits(codec: NetworkCodec[Any], symbols: SymbolTensors) -> float:

@@ -101,7 +101,7 @@ def test_what_is_stored_draws_what_was_fitted(clip):
     codec = HNerv(SMALL)
     config = codec.resolve(codec.config, clip.span)
     torch.manual_seed(0)
-    taught = codec.scaffold(config, codec.build(config, clip.span.shape), clip.frames)
+    taught = codec.scaffold(config, codec.build(config, clip.span.shape), clip)
     indices = torch.tensor([3, 0])
     with torch.no_grad():
         before, drawn = taught.network(indices), taught(indices)
@@ -121,7 +121,7 @@ def test_the_encoder_sees_the_whole_frame_and_only_its_own(clip):
             frame, y, x = change
             frames[frame, :, y, x] ^= 255
         torch.manual_seed(0)
-        taught = codec.scaffold(config, codec.build(config, clip.span.shape), frames)
+        taught = codec.scaffold(config, codec.build(config, clip.span.shape), replace(clip, frames=frames))
         taught.settle()
         embeddings.append(taught.network.embeddings.maps.detach())
     assert [not torch.equal(other[0], embeddings[0][0]) for other in embeddings[1:]] == [True, False]
@@ -131,7 +131,7 @@ def test_the_encoder_sees_the_whole_frame_and_only_its_own(clip):
 def test_the_encoder_learns_and_the_stored_embeddings_wait(clip):
     codec = HNerv(SMALL)
     config = codec.resolve(codec.config, clip.span)
-    taught = codec.scaffold(config, codec.build(config, clip.span.shape), clip.frames)
+    taught = codec.scaffold(config, codec.build(config, clip.span.shape), clip)
     assert isinstance(taught, TaughtNetwork)
     taught(torch.tensor([2, 4])).mean().backward()
     gradients = {name: parameter.grad for name, parameter in taught.named_parameters()}
