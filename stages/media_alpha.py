@@ -36,7 +36,10 @@ def alpha_of(image: Image.Image) -> bytes | None:
 
 
 def with_alpha(colors: Image.Image, png: bytes) -> Image.Image:
-    """Return RGBA of RGB, or LA of grey, and what `alpha_of` gave; Unusable says why it does not fit, for it may be a stranger's."""
+    """Return RGBA of RGB, or LA of grey, and what `alpha_of` gave.
+
+    Unusable says why it does not fit, for it may be a stranger's.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -19,6 +19,7 @@ from framefold.stages.media_belongings import Belongings, belongings
 from framefold.stages.media_decode import decode_pictures
 from framefold.stages.media_hdr import LIGHT, MASTERING, Hdr, hdr_of
 from framefold.stages.media_mux import NO_FILES, Loss, disposition_of, track_label
+from framefold.stages.media_planes import format_of
 from framefold.stages.media_probe import VideoProbe
 from framefold.stages.media_spool import Rest
 from framefold.stages.media_tags import CODING_ONLY, CONTAINER_ONLY, FILE_ONLY, Tags, titled
@@ -57,8 +58,9 @@ def losses(source: Source, rest: Rest | None, written: Written, tracks: Sequence
     `tracks` are those of the source that went into it, in its order.
     """
     before, after = source.carried, written.belongings.carried
+    yield from _of_samples(source, after.pixel, written.name)
     yield from _of_pixels(before.pixel, after.pixel, written.name)
-    yield from _of_color(source.color, written)
+    yield from _of_color(source, written)
     yield from _of_side_data(before, rest, written)
     yield from _of_files(before, rest, written)
     yield from _of_tags("metadata of the file", before.metadata, after.metadata, written.name)
@@ -71,9 +73,18 @@ def losses(source: Source, rest: Rest | None, written: Written, tracks: Sequence
         yield Loss(track_label(track), f"{written.name} was given it, but does not show it")
 
 
+def _of_samples(source: Source, after: PixelTags, name: str) -> Iterator[Loss]:
+    before, coded, shown = source.carried.pixel, source.pixels, format_of(after.format)
+    if before.bits > coded.depth:
+        lost = f"{before.bits} bits ({before.format}); pictures are coded at {coded.depth} bits per channel"
+        yield Loss("bit depth", lost)
+    if coded.depth > max(8, after.bits):
+        yield Loss("bit depth", f"{name} was given {after.bits} of {coded.depth} bits")
+    if coded.alpha and not (shown and shown.alpha):
+        yield Loss("alpha channel", f"{name} was not given it, for H.264 has none; .mkv keeps it")
+
+
 def _of_pixels(before: PixelTags, after: PixelTags, name: str) -> Iterator[Loss]:
-    if before.bits > 8:
-        yield Loss("bit depth", f"{before.bits} bits ({before.format}); pictures are coded at 8 bits per channel")
     if before.aspect != after.aspect:
         width, height = before.aspect
         yield Loss("pixel aspect", f"{name} was not given {width}:{height}")
@@ -90,14 +101,16 @@ def _alike(a: Sequence[int], b: Sequence[int]) -> bool:
     return len(a) == len(b) and all(abs(x - y) <= 2 for x, y in zip(a, b, strict=True))
 
 
-def _of_color(before: ColorTags, written: Written) -> Iterator[Loss]:
+def _of_color(source: Source, written: Written) -> Iterator[Loss]:
+    before = source.color
     lost = [
         f"{field} {value}"
         for field, nothing in _UNSPECIFIED.items()
         if (value := getattr(before, field)) not in (nothing, getattr(written.color, field))
     ]
     if lost:
-        why = "pictures are stored as full-range RGB in it" if written.name == "Matroska" else "it takes no such tag"
+        is_rgb = written.name == "Matroska" and source.pixels.model == "rgb"
+        why = "pictures are stored as full-range RGB in it" if is_rgb else "it takes no such tag"
         yield Loss("colour tags", f"{', '.join(lost)} (ISO/IEC 23091-2) are not in {written.name}: {why}")
 
 
@@ -191,6 +204,8 @@ def losses_to_pictures(source: Source) -> Iterator[Loss]:
     present = {
         "chapters": bool(carried.chapters),
         "metadata": bool(carried.metadata),
+        "alpha channel": source.pixels.alpha,
+        "bit depth": source.pixels.depth > 8,
         "pixel aspect": carried.pixel.aspect != (1, 1),
         "display matrix": carried.pixel.display_matrix is not None,
     }

@@ -97,8 +97,8 @@ def read_picture(
 ) -> Picture:
     """Read an open file; RefusedInput says why it cannot be had.
 
-    With `as_rgb` grey becomes 8-bit RGB. With `keep_original` the source names the whole file as an attachment, and metadata that is too much to be kept
-    apart is left to it.
+    With `as_rgb` grey becomes 8-bit RGB. With `keep_original` the source names the whole file as an attachment, and
+    metadata that is too much to be kept apart is left to it.
     """
     sha256, size_bytes = sha256_and_size(file)
     stored = _read(file, metadata_may_stay_behind=keep_original, as_rgb=as_rgb)

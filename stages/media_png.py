@@ -97,7 +97,7 @@ def profile_chunk(name: str, profile: bytes) -> Chunk:
 
 
 def may_stay(kind: str, content: bytes, *, channels: int) -> bool:
-    """Whether a chunk of one picture is right in another one, of so many channels: text, colours, what is safe to copy."""
+    """Whether a chunk of one picture is right in another one: text, colours, what is safe to copy."""
     if kind == "sBIT":
         return len(content) == channels
     if kind == "bKGD":

@@ -27,9 +27,9 @@ def run(path: Any, **options: Any) -> tuple[list[Emit], list[Refused]]:
     return batches, [o for o in outputs if isinstance(o, Refused)]
 
 
-def one(path: Path) -> np.ndarray:
-    """(H, W, 3) of the only picture."""
-    emitted, refused = run(str(path))
+def one(path: Path, **options: Any) -> np.ndarray:
+    """(H, W, C) of the only picture."""
+    emitted, refused = run(str(path), **options)
     assert refused == []
     (picture,) = emitted[0].payload
     return picture.frames[0].transpose(1, 2, 0)
@@ -58,12 +58,26 @@ def test_rgb_is_read_exactly_with_odd_size(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(one(tmp_path / name), pixels)
 
 
-def test_grey_black_and_white_and_palette_become_rgb(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pixels", "channels"), [("source", 1), ("rgb", 3)])
+def test_grey_and_black_and_white_are_grey_unless_rgb_is_wanted(tmp_path: Path, pixels: str, channels: int) -> None:
     grey = noise(5, 6)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(one(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, axis=2))
+    wanted = np.repeat(grey[..., None], channels, axis=2)
+    np.testing.assert_array_equal(one(tmp_path / "grey.png", pixels=pixels), wanted)
     Image.fromarray(grey > 127).save(tmp_path / "bw.png")
-    np.testing.assert_array_equal(one(tmp_path / "bw.png")[..., 1], 255 * (grey > 127))
+    wanted = np.repeat(255 * (grey > 127)[..., None], channels, axis=2)
+    np.testing.assert_array_equal(one(tmp_path / "bw.png", pixels=pixels), wanted)
+
+
+def test_grey_of_16_bits_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "deep.png").write_bytes(png16(0))
+    (emit,), _ = run(str(tmp_path / "deep.png"))
+    (clip,) = emit.payload.pictures
+    assert (clip.pixels.name, clip.span.source.carried.pixel.bits) == ("gray16", 16)
+    np.testing.assert_array_equal(clip.frames[0, 0], np.frombuffer(bytes(range(8)) * 4, ">u2").reshape(4, 4))
+
+
+def test_palettes_become_rgb(tmp_path: Path) -> None:
     few = Image.fromarray(noise(5, 6, 3)).quantize(9)
     few.save(tmp_path / "few.png")
     np.testing.assert_array_equal(one(tmp_path / "few.png"), np.asarray(few.convert("RGB")))
@@ -170,7 +184,7 @@ BAD = {
         lambda p: (_save(p, Image.fromarray(noise(64, 64, 3)), "JPEG"), p.write_bytes(p.read_bytes()[:2000])),
         "truncated or damaged",
     ),
-    "grey16": (lambda p: p.write_bytes(png16(0)), "more than 8 bits"),
+    "grey16 with alpha": (lambda p: p.write_bytes(png16(4)), "more than 8 bits"),
     "rgb16": (lambda p: p.write_bytes(png16(2)), "more than 8 bits"),
     "rgba16": (lambda p: p.write_bytes(png16(6)), "more than 8 bits"),
     "tiff16": (_deep_tiff, "more than 8 bits"),

@@ -26,7 +26,7 @@ def sink(path: Path | str, **options: Any) -> VideoSink:
 
 
 def read(path: Path) -> tuple[list[Clip], np.ndarray]:
-    outputs = list(VideoSource(VideoSource.Config(path=str(path))).produce())
+    outputs = list(VideoSource(VideoSource.Config(path=str(path), pixels="rgb")).produce())
     assert all(isinstance(output, Emit) for output in outputs), outputs
     clips = [output.payload for output in outputs]
     return clips, np.concatenate([clip.frames for clip in clips])

@@ -24,8 +24,8 @@ H264 = {"codec": "libx264", "pix_fmt": "yuv420p", "time_base": Fraction(1, 12800
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bunny.mp4"
 
 
-def run(path: Any) -> tuple[list[Emit], list[Refused]]:
-    outputs = list(VideoSource(VideoSource.Config(path=path)).produce())
+def run(path: Any, **options: Any) -> tuple[list[Emit], list[Refused]]:
+    outputs = list(VideoSource(VideoSource.Config(path=path, **options)).produce())
     return [o for o in outputs if isinstance(o, Emit)], [o for o in outputs if isinstance(o, Refused)]
 
 
@@ -58,7 +58,9 @@ def test_the_example_clip() -> None:
     assert (source.width, source.height, source.frame_rate) == (320, 180, (25, 1))
     assert sum(emit.payload.span.frame_count for emit in emitted) == 48
     assert source.size_bytes == EXAMPLE.stat().st_size
-    assert [emit.identity for emit in emitted] == [f"{source.sha256}:{a}-{a + 16}" for a in (0, 16, 32)]
+    places = [f"{source.sha256}:{a}-{a + 16}" for a in (0, 16, 32)]
+    assert [emit.identity for emit in emitted] == [f"{place}:yuv420p" for place in places]
+    assert [emit.identity for emit in run(str(EXAMPLE), pixels="rgb")[0]] == places
     assert emitted[1].label == "bunny.mp4[16:32]"
 
 
