@@ -69,15 +69,19 @@ def test_pictures_keep_their_times(tmp_path: Path, feed: Callable, rich_video: C
     assert seconds(tmp_path / f"out{suffix}") == times
 
 
+@pytest.mark.parametrize("pixels", ["source", "rgb"])
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_every_tag_comes_back_or_is_named(tmp_path: Path, feed: Callable, rich_video: Callable, suffix: str) -> None:
+def test_every_tag_comes_back_or_is_named(
+    tmp_path: Path, feed: Callable, rich_video: Callable, suffix: str, pixels: str
+) -> None:
     original = rich_video(tmp_path / f"film{suffix}")
-    rows = feed(sink(tmp_path / f"out{suffix}"), payloads(original))
+    rows = feed(sink(tmp_path / f"out{suffix}"), payloads(original, pixels=pixels))
     before, after = described(original), described(tmp_path / f"out{suffix}")
     old, new = before.carried, after.carried
-    as_rgb = {"colour tags"} if suffix == ".mkv" else set()
-    assert lost(rows).keys() == {"bit depth"} | as_rgb
-    assert lost(rows)["bit depth"].startswith("10 bits (yuv420p10le)")
+    of_rgb = {"bit depth", "colour tags"} if suffix == ".mkv" else {"bit depth"}
+    assert lost(rows).keys() == (of_rgb if pixels == "rgb" else set())
+    assert lost(rows).get("bit depth", "10 bits (yuv420p10le)").startswith("10 bits (yuv420p10le)")
+    assert after.color == before.color or pixels == "rgb"
     assert (after.color.primaries, after.color.transfer) == (before.color.primaries, before.color.transfer) == (9, 16)
     assert (new.pixel.aspect, new.pixel.display_matrix) == (old.pixel.aspect, old.pixel.display_matrix)
     assert new.pixel.aspect == (4, 3)
