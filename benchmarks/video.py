@@ -51,7 +51,7 @@ class Line:
 
 def read_frames(path: Path) -> Frames:
     """All frames as (T, 3, H, W) uint8 RGB, converted in the same way for every system."""
-    source = VideoSource(VideoSource.Config(path=str(path)))
+    source = VideoSource(VideoSource.Config(path=str(path), pixels="rgb"))
     return np.concatenate([emitted.payload.frames for emitted in source.produce()])
 
 

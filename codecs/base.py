@@ -132,7 +132,7 @@ class Codec(ABC):
 
     @abstractmethod
     def fit(self, clip: Clip, settings: FitSettings) -> Fitting:
-        """Fit a network to the clip's frames (T, 3, H, W).
+        """Fit a network to the clip's frames (T, C, H, W).
 
         ValueError if `settings.resume` is of another fit, or `settings.start` a network of another kind. A codec that
         cannot begin from one leaves the network's `parent` empty.
@@ -187,4 +187,4 @@ class Codec(ABC):
 
     @abstractmethod
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
-        """The decoded frames: (T, 3, H, W) uint8."""
+        """The decoded frames: (T, C, H, W) in the pixel format of the span's source."""

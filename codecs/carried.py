@@ -74,7 +74,7 @@ class Chapter(BaseModel, frozen=True):
 
 
 class PixelTags(BaseModel, frozen=True):
-    """How the original stores and shows its pixels; what is coded is 8-bit RGB, as stored, not turned."""
+    """How the original stores and shows its pixels; what is coded is in `Source.pixels`, as stored, not turned."""
 
     format: _Text = ""
     """FFmpeg's or, for pictures, Pillow's name: `yuv420p10le`, `RGBA`."""

@@ -16,7 +16,6 @@ from framefold.pipeline.item import Item
 from framefold.pipeline.stage import Options, Output, PortType, Stage, StageContext
 from framefold.stages.fit import clips_of
 from framefold.stages.media_output import unwritable
-from framefold.stages.media_shown import Shown
 from framefold.stages.pipe_formats import FORMATS, Format, FrameStream
 from framefold.stages.pipe_target import STANDARD_OUTPUT, Target, is_special, open_target
 
@@ -46,7 +45,6 @@ class PipeSink(Stage):
         super().__init__(config)
         self._target: Target | None = None
         self._stream: FrameStream | None = None
-        self._shown: Shown | None = None
         self._pace: _Pace | None = None
         self._source: Source | None = None
         self._next_frame = 0
@@ -94,7 +92,6 @@ class PipeSink(Stage):
             rate = _rate(clip)
             self._stream = FORMATS[self.config.format](self._target.write, source, rate)
             self._pace = None if self._stream.keeps_times else _Pace(source, rate)
-            self._shown = Shown(source)
             self._source, self._next_frame = source, clip.span.first_frame
         elif source != self._source:
             raise FramefoldError(f"a stream shows one source, and {source.name!r} is another; choose one")
@@ -108,10 +105,10 @@ class PipeSink(Stage):
 
     def _write(self, clip: Clip) -> None:
         for number, (frame, pts) in enumerate(zip(clip.frames, clip.span.pts, strict=True), clip.span.first_frame):
-            if number >= self._next_frame and self._stream and self._shown:
+            if number >= self._next_frame and self._stream is not None:
                 if self._pace:
                     self._pace.take(number, pts)
-                self._stream.frame(self._shown.rgb(frame), pts)
+                self._stream.frame(frame, pts)
                 self._next_frame = number + 1
 
 

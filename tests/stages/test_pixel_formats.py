@@ -161,6 +161,24 @@ def test_frames_are_shown_as_the_source_would_show_them(tmp_path: Path, form: st
     assert (tmp_path / "out.rgb").read_bytes() == shown.tobytes()
 
 
+def test_y4m_holds_the_stored_samples_where_it_can(tmp_path: Path) -> None:
+    archive = archived(film(tmp_path / "film.mkv", "yuv420p", (23, 35), PTS), tmp_path / "film.fold")
+    assert cli.main(["cat", str(archive), "-o", str(tmp_path / "out.y4m")]) == 0
+    back = clip_of(tmp_path / "out.y4m")
+    np.testing.assert_array_equal(back.frames, stored_in(archive).frames)
+    assert back.span.source.color.range == TAGS.range
+
+
+@pytest.mark.parametrize("form", ["yuv444p", "yuv420p10le", "gray", "yuva420p"])
+def test_y4m_holds_other_formats_converted(tmp_path: Path, form: str) -> None:
+    archive = archived(film(tmp_path / "film.mkv", form, (24, 36), PTS[:1]), tmp_path / "film.fold")
+    for name in ("out.y4m", "exact.mkv"):
+        command = ["cat", str(archive), "-o"] if name == "out.y4m" else ["decode", str(archive)]
+        assert cli.main([*command, str(tmp_path / name)]) == 0
+    back, exact = (clip_of(tmp_path / name, pixels="rgb").frames for name in ("out.y4m", "exact.mkv"))
+    assert np.abs(back.astype(int) - exact).mean() < 8  # chroma became coarser
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_a_grey_picture_comes_back_grey(tmp_path: Path, depth: int) -> None:
     pixels = PixelFormat.model_validate({"model": "gray", "depth": depth})
