@@ -23,11 +23,15 @@ from framefold.codecs.clip import Clip, Frames, ImageBatch, Source, Span
 from framefold.codecs.inr import NetworkCodec
 from framefold.codecs.metrics import psnr
 from framefold.codecs.network import FittedNetwork, FloatTensor
+from framefold.codecs.pixel_format import GRAY_16, RGB, PixelFormat
 from framefold.codecs.pruning.channels import sizes_of, without
 
 VIDEO_SIZES = ((4, 32, 48), (3, 33, 47), (1, 17, 24))
 """(T, H, W): even, odd, and a single frame."""
 PICTURE_SIZES = ((1, 32, 48), (1, 33, 47), (1, 1, 5))
+
+PIXEL_FORMATS = (GRAY_16, PixelFormat(model="yuv", depth=10, chroma=(2, 2), alpha=True))
+"""One channel of all depth, and four of which two are coarser."""
 
 ResultT = TypeVar("ResultT")
 
@@ -41,7 +45,8 @@ def check_codec(
 ) -> None:
     """Check all that the pipeline relies on, for each configuration on each frame size.
 
-    `sizes` are (T, H, W), by default even, odd and one-frame clips, or pictures for a codec of pictures;
+    `sizes` are (T, H, W), by default even, odd and one-frame clips, or pictures for a codec of pictures; a short fit of
+    frames of other pixel formats than 8-bit RGB comes last.
     `steps` is how long each of the fits (up to seven per configuration and size) lasts.
     """
     pictures = codec_cls.accepts is ImageBatch
@@ -58,6 +63,8 @@ def check_codec(
             _check_masks(codec_cls, network, settings)
             _check_resuming(partial(codec_cls(config).fit, clip), settings)
             _check_resuming(partial(codec_cls.from_config(network.config).finetune, network, {}), settings)
+        for pixels in PIXEL_FORMATS:
+            _check_pixels(codec_cls, config, pixels, settings)
 
 
 def moving_shapes(frames: int, height: int, width: int) -> Frames:
@@ -69,12 +76,11 @@ def moving_shapes(frames: int, height: int, width: int) -> Frames:
     return np.stack([(255 * plane.clip(0, 1)).round().astype(np.uint8) for plane in planes], axis=1)
 
 
-def make_clip(frames: Frames, *, kind: str = "video", name: str = "shapes") -> Clip:
-    """Make a clip of these frames (T, 3, H, W), with a made-up source."""
+def make_clip(frames: Frames, *, kind: str = "video", name: str = "shapes", pixels: PixelFormat = RGB) -> Clip:
+    """Make a clip of these frames (T, C, H, W), with a made-up source."""
     count, _, height, width = frames.shape
-    source = Source.model_validate(
-        {"name": name, "kind": kind, "sha256": "0" * 64, "size_bytes": 0, "width": width, "height": height}
-    )
+    size = {"size_bytes": 0, "width": width, "height": height}
+    source = Source.model_validate({"name": name, "kind": kind, "sha256": "0" * 64, **size, "pixels": pixels})
     return Clip(span=Span(source=source, pts=tuple(range(count))), frames=frames)
 
 
@@ -114,6 +120,21 @@ def _check_network(codec_cls: type[Codec], clip: Clip, network: FittedNetwork) -
     plain = json.loads(json.dumps(dict(network.config)))
     _expect("the stored configuration survives JSON", plain == network.config)
     _expect("the stored configuration leaves nothing open", None not in network.config.values())
+
+
+def _check_pixels(codec_cls: type[Codec], config: CodecConfig, pixels: PixelFormat, settings: FitSettings) -> None:
+    """Frames have as many channels and levels as their source says, and a shared sample is alike at all its pixels."""
+    pictures = codec_cls.accepts is ImageBatch
+    frames, height, width = (PICTURE_SIZES if pictures else VIDEO_SIZES)[1]
+    grey = moving_shapes(frames, height, width)[:, :1].repeat(pixels.channels, 1)
+    shapes: Frames = grey * pixels.dtype.type(pixels.peak // 255)
+    clip = make_clip(shapes, kind="image" if pictures else "video", pixels=pixels)
+    codec = codec_cls(config)
+    drawn = codec.reconstruct(run_fit(codec.fit(clip, settings))).frames
+    _expect(f"frames are {pixels.name}", (drawn.shape, drawn.dtype) == (clip.span.shape, pixels.dtype))
+    _expect(f"no sample is above {pixels.peak}", drawn.max() <= pixels.peak)
+    stored = pixels.spread([*pixels.stored(drawn)], height, width)
+    _expect("pixels that share a sample have the same", np.array_equal(stored, drawn))
 
 
 def _check_decoding(codec_cls: type[Codec], network: FittedNetwork) -> None:

@@ -27,7 +27,10 @@ class GrayscaleConfig(Options, frozen=True):
 
 
 class Grayscale(Stage):
-    """Replace the three channels of every frame by its luma."""
+    """Replace the three channels of every frame by its luma.
+
+    Of YUV that is Y alone, and U and V become colourless; `matrix` then says nothing.
+    """
 
     Config = GrayscaleConfig
     config: GrayscaleConfig
@@ -37,7 +40,11 @@ class Grayscale(Stage):
     def process(self, item: Item) -> Iterator[Output]:
         """One clip of the same span for each clip."""
         clip: Clip = item.payload
-        weights = np.array(LUMA[self.config.matrix], np.float32)
-        luma = np.einsum("tchw,c->thw", clip.frames, weights)  # (T, H, W), 0..255
-        frames = np.repeat(np.rint(luma).astype(np.uint8)[:, None], 3, axis=1)
+        frames = clip.frames.copy()
+        if clip.pixels.model == "yuv":
+            frames[:, 1:3] = (clip.pixels.peak + 1) // 2
+        elif clip.pixels.model == "rgb":
+            weights = np.array(LUMA[self.config.matrix], np.float32)
+            luma = np.einsum("tchw,c->thw", clip.frames[:, :3], weights)  # (T, H, W), 0..peak
+            frames[:, :3] = np.rint(luma)[:, None]
         yield replace(clip, frames=frames)

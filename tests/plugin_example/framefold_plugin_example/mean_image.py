@@ -11,11 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import Field
 
 from framefold.codecs.base import Codec, CodecConfig, FitProgress, FitSettings, Fitting, Masks
 from framefold.codecs.clip import Clip, Span
 from framefold.codecs.network import FittedNetwork
+from framefold.codecs.stored_samples import drawn_frames
 
 GRID = "grid"
 """Name of the only tensor."""
@@ -34,9 +36,9 @@ class MeanImage(Codec):
     """One grid per clip: the same picture for all its frames.
 
     ```
-    grid (3, h, w)                        h = ceil(H / pixels_per_cell), w likewise; about 0..1
+    grid (C, h, w)                        h = ceil(H / pixels_per_cell), w likewise; about 0..1
       | rows @ grid @ columns.T           bilinear, (H, h) and (W, w)
-    picture (3, H, W)                     shown T times
+    picture (C, H, W)                     shown T times
     ```
     The picture nearest to all frames at once is the one nearest to their mean. `rows` and `columns` have full
     rank, so their pseudo-inverses give the grid of least squared error without any training.
@@ -71,11 +73,11 @@ class MeanImage(Codec):
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:
         """The picture, as often as the clip has frames. ValueError for tensors that are not this codec's."""
         rows, columns = self._stretch(network.span)
-        expected = {GRID: (3, rows.shape[1], columns.shape[1])}
+        expected = {GRID: (network.span.shape[1], rows.shape[1], columns.shape[1])}
         if (found := {name: tensor.shape for name, tensor in network.tensors.items()}) != expected:
             raise ValueError(f"{network.span.label}: {self.name} stores {expected}, the network has {found}")
         picture = rows @ network.tensors[GRID] @ columns.T
-        frame = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+        frame = drawn_frames(torch.from_numpy(picture)[None], network.span.source.pixels)
         return Clip(span=network.span, frames=np.broadcast_to(frame, network.span.shape))
 
     def _stretch(self, span: Span) -> tuple[Matrix, Matrix]:
@@ -89,9 +91,9 @@ class MeanImage(Codec):
 
 
 def mean_picture(clip: Clip) -> Matrix:
-    """The mean of the clip's frames, float64 (3, H, W), 0..1."""
+    """The mean of the clip's frames, float64 (C, H, W), 0..1."""
     mean: Matrix = clip.frames.mean(axis=0, dtype=np.float64)
-    return mean / 255
+    return mean / clip.pixels.peak
 
 
 def bilinear(pixels: int, pixels_per_cell: int) -> Matrix:
