@@ -46,8 +46,8 @@ from framefold.codecs.sizing import (
 from framefold.codecs.stored_samples import drawn_frames
 from framefold.codecs.warm_start import WarmStart
 
-MAX_CLIP_BYTES = 2**33
-"""Decoded frames of one span, held in memory at once."""
+MAX_CLIP_SAMPLES = 2**33
+"""Of decoded frames of one span, one or two bytes each, held in memory at once."""
 DECODE_BYTES = 2**28
 """Frames are decoded in batches whose activations stay near this size."""
 
@@ -252,7 +252,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         for what, value, limit in (
             ("parameters", cost.parameters, MAX_PARAMETERS),
             ("bytes of activations per frame", cost.activation_bytes, MAX_ACTIVATION_BYTES),
-            ("bytes of frames in one span", frames * channels * height * width, MAX_CLIP_BYTES),
+            ("samples of frames in one span", frames * channels * height * width, MAX_CLIP_SAMPLES),
         ):
             if value > limit:
                 raise ValueError(

@@ -80,7 +80,10 @@ class PictureStream:
             stream.metadata["title"] = stream.metadata.get("title", "") + ROOM
 
     def _pixel_format(self) -> str:
-        name = name_of(self._pixels)
+        try:
+            name = name_of(self._pixels)
+        except ValueError as error:
+            raise FramefoldError(f"{self._source.name}: FFmpeg has no format for {self._pixels.name}") from error
         return _AS_FFV1_TAKES_IT.get(name, name) if self._lossless else name
 
     def encode(self, frame: Frames | None, pts: int = 0) -> list[Any]:

@@ -27,12 +27,13 @@ _log = logging.getLogger(__name__)
 
 
 class VideoSink(Stage):
-    """Write clips as H.264 (`.mp4`), as lossless FFV1 (`.mkv`), or as lossless PNGs in a folder.
+    """Write clips as H.264 (`.mp4`), as lossless FFV1 (`.mkv`), or as lossless PNGs of 8-bit RGB in a folder.
 
-    Times, frame rate, tags, rotation and odd sizes are kept; `.mkv` rounds times to milliseconds, PNGs have none.
-    What comes from a source's port `rest` is written too: copied audio and subtitle tracks, fonts, cover pictures,
-    in any order. What the file cannot hold is named in the result. Several sources go into a folder, each into a
-    subfolder of its name. The result appears when it is complete.
+    FFV1 has the pixel format of the clips, H.264 is as near to it as it can be. Times, frame rate, tags, rotation and
+    odd sizes are kept; `.mkv` rounds times to milliseconds, PNGs have none. What comes from a source's port `rest` is
+    written too: copied audio and subtitle tracks, fonts, cover pictures, in any order. What the file cannot hold is
+    named in the result. Several sources go into a folder, each into a subfolder of its name. The result appears when it
+    is complete.
     """
 
     class Config(Options):

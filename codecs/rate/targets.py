@@ -46,9 +46,7 @@ class RateTarget(BaseModel, frozen=True, extra="forbid"):
     bytes: int | None = Field(
         default=None, ge=1, le=2**40, exclude_if=_is_none, description="of one clip's or picture's stream"
     )
-    psnr_db: float | None = Field(
-        default=None, gt=0, le=100, exclude_if=_is_none, description="of the decoded frames, RGB"
-    )
+    psnr_db: float | None = Field(default=None, gt=0, le=100, exclude_if=_is_none, description="of the decoded frames")
     bits_per_weight: float | None = Field(
         default=None,
         gt=0,
