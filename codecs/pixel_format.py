@@ -103,4 +103,5 @@ class PixelFormat(BaseModel, frozen=True, extra="forbid"):
 
 RGB = PixelFormat()
 """8 bits: what is meant wherever nothing is said."""
+RGB_16 = PixelFormat(depth=16)
 GRAY, GRAY_16 = PixelFormat(model="gray"), PixelFormat(model="gray", depth=16)

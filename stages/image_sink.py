@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from framefold.codecs.clip import ImageBatch, Source
+from framefold.codecs.clip import Clip, Frames, ImageBatch, Source
+from framefold.codecs.pixel_format import GRAY, GRAY_16, RGB, RGB_16
 from framefold.codecs.rest import Attachment, Packets
 from framefold.pipeline.errors import FramefoldError
 from framefold.pipeline.item import Item
@@ -92,8 +93,7 @@ class ImageSink(Stage):
             if (key, place) not in self._written:
                 draft = self._opened()[0].path / f"{len(self._written)}.draft"
                 draft.unlink(missing_ok=True)
-                is_gray = source.pixels.model == "gray"
-                write_png(picture.frames[0] if is_gray else Shown(source).rgb(picture.frames[0]), draft)
+                write_png(_as_png_holds_it(picture), draft)
                 self._written[key, place] = _Written(draft, source)
 
     def finish(self) -> Iterator[Output]:
@@ -121,6 +121,12 @@ class ImageSink(Stage):
             self._rest.close()
         if self._drafts:
             self._drafts.discard()
+
+
+def _as_png_holds_it(picture: Clip) -> Frames:
+    """Grey and RGB of 8 or 16 bits as they are, anything else as 8-bit RGB."""
+    is_held = picture.pixels in (RGB, RGB_16, GRAY, GRAY_16)
+    return picture.frames[0] if is_held else Shown(picture.span.source).rgb(picture.frames[0])
 
 
 def _complete(picture: _Written, rest: Rest, place: Path) -> Missing:

@@ -19,9 +19,9 @@ from framefold.stages.media_pictures import SUFFIXES, Picture, read_picture
 
 
 class ImageSource(Stage):
-    """Read picture files and hand them out in batches, as grey of 8 or 16 bits or as 8-bit RGB.
+    """Read picture files and hand them out in batches, as grey or RGB of 8 or (PNG) 16 bits.
 
-    A file that is missing, damaged, no picture, or that these cannot hold exactly (colours of 16 bits, CMYK, several
+    A file that is missing, damaged, no picture, or that these cannot hold exactly (alpha of 16 bits, CMYK, several
     pictures) is refused by name, and the next one is read. What a file holds beside it
     (alpha channel, colour profile, EXIF, XMP, …) goes out by the port `rest`.
     """

@@ -17,6 +17,7 @@ from framefold.codecs.carried import Track
 from framefold.codecs.clip import Frames, Source
 from framefold.codecs.rest import Packet
 from framefold.pipeline.errors import FramefoldError
+from framefold.stages import media_deep_png
 from framefold.stages.media_hdr import Hdr, hdr_of
 from framefold.stages.media_mkv_header import mend
 from framefold.stages.media_mux import NO_FILES, Loss, Muxer
@@ -73,8 +74,11 @@ def stale_frames(place: Path, folder: Path) -> list[Path]:
 
 
 def write_png(frame: Frames, path: Path) -> None:
-    """One new file of grey (1, H, W), 8 or 16 bits, or of 8-bit RGB (3, H, W); FileExistsError if there is one."""
+    """One new file of grey (1, H, W) or RGB (3, H, W), of 8 or 16 bits; FileExistsError if there is one."""
     with path.open("xb") as file:
+        if frame.shape[0] == 3 and frame.dtype == np.uint16:
+            media_deep_png.write(frame, file)
+            return
         Image.fromarray(frame[0] if len(frame) == 1 else np.ascontiguousarray(frame.transpose(1, 2, 0))).save(
             file, "PNG"
         )

@@ -1,9 +1,9 @@
 """Picture files to grey or RGB, exactly or not at all, and all that they hold beside it.
 
-Grey of 8 or (PNG) 16 bits stays grey, black and white becomes grey, and what 8-bit RGB can hold is converted without
-loss: palettes are expanded. An alpha channel is taken off and kept apart, unless it is opaque everywhere. Anything else
-(colours of more than 8 bits, CMYK, several pictures in one file) is refused by name, for Pillow would cut it down
-without a word. Pixels stay as stored: an orientation is kept, not applied.
+Grey stays grey, black and white becomes grey, and what 8-bit RGB can hold is converted without loss: palettes are
+expanded. An alpha channel is taken off and kept apart, unless it is opaque everywhere. Of 16 bits a sample, PNGs
+without alpha are read. Anything else (more than 8 bits, CMYK, several pictures in one file) is refused by name, for
+Pillow would cut it down without a word. Pixels stay as stored: an orientation is kept, not applied.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pydantic import ValidationError
 
 from framefold.codecs.carried import AttachmentRef, Carried, PixelTags
 from framefold.codecs.clip import MAX_PIXELS, MAX_SIDE, Clip, Frames, Source, Span
-from framefold.codecs.pixel_format import GRAY, GRAY_16, RGB, PixelFormat
+from framefold.codecs.pixel_format import GRAY, GRAY_16, RGB, RGB_16, PixelFormat
 from framefold.pipeline.errors import RefusedInput
-from framefold.stages import media_alpha
+from framefold.stages import media_alpha, media_deep_png
 from framefold.stages.media_beside import MAX_BYTES, MAX_PARTS, Beside, Part, found_beside
 from framefold.stages.media_files import sha256_and_size
 from framefold.stages.media_origin import modified
@@ -42,7 +42,8 @@ SUFFIXES = (
 
 _EXACT_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _GRAY_MODES = ("1", "L", "LA")
-_GRAY_16 = "I;16"
+_DEEP_MODES = {"I;16": GRAY_16, "RGB": RGB_16}
+"""Pillow's modes of PNGs with 16 bits a sample; it would read RGB as 8."""
 _UNTURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -144,20 +145,19 @@ def _read(file: BufferedReader, *, metadata_may_stay_behind: bool, as_rgb: bool)
             image.verify()  # walks all chunks: a PNG cut off behind its pixels decodes without complaint
     with _opened(file) as image:
         _check_size(*image.size)
-        _check_depth(image, file, as_rgb=as_rgb)
+        pixels = _format_of(image, file, as_rgb=as_rgb)
         beside = _beside(image, file, metadata_may_stay_behind)
-        compression, pixel = image.info.get("compression"), _pixel_tags(image, beside)
+        compression, pixel = image.info.get("compression"), _pixel_tags(image, beside, pixels)
         premultiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and _is_premultiplied(image)
         stored = _as_stored(image)
         alpha = media_alpha.alpha_of(stored)
-        pixels, samples = _samples(stored, as_rgb=as_rgb)
         if alpha and premultiplied:
             raise RefusedInput(
                 "colours premultiplied with alpha, which 8 bits cannot undo exactly; convert it to straight alpha"
             )
         return _Stored(
             alpha=alpha,
-            samples=samples,
+            samples=_samples(stored, pixels, file),
             pixels=pixels,
             beside=beside,
             pixel=pixel,
@@ -167,13 +167,15 @@ def _read(file: BufferedReader, *, metadata_may_stay_behind: bool, as_rgb: bool)
         )
 
 
-def _samples(image: Image.Image, *, as_rgb: bool) -> tuple[PixelFormat, Frames]:
+def _samples(image: Image.Image, pixels: PixelFormat, file: BufferedReader) -> Frames:
     """What is coded, (C, H, W) in storage of its own order."""
-    if image.mode == _GRAY_16:
-        return GRAY_16, np.asarray(image, np.uint16)[None]
-    if image.mode in _GRAY_MODES and not as_rgb:
-        return GRAY, np.asarray(image.convert("L"), np.uint8)[None]
-    return RGB, np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1))
+    if pixels == RGB_16:
+        return media_deep_png.read(file)
+    if pixels == GRAY_16:
+        return np.asarray(image, np.uint16)[None]
+    if pixels == GRAY:
+        return np.asarray(image.convert("L"), np.uint8)[None]
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1))
 
 
 def _beside(image: ImageFile.ImageFile, file: BufferedReader, may_stay_behind: bool) -> Beside:
@@ -193,8 +195,8 @@ def _is_premultiplied(image: TiffImagePlugin.TiffImageFile) -> bool:
     return _ASSOCIATED_ALPHA in image.tag_v2.get(_EXTRA_SAMPLES, ())
 
 
-def _pixel_tags(image: ImageFile.ImageFile, beside: Beside) -> PixelTags:
-    bits = {"1": 1, _GRAY_16: 16}.get(image.mode, 8)
+def _pixel_tags(image: ImageFile.ImageFile, beside: Beside, pixels: PixelFormat) -> PixelTags:
+    bits = 1 if image.mode == "1" else pixels.depth
     return PixelTags(format=image.mode, bits=bits, aspect=beside.aspect)
 
 
@@ -224,18 +226,23 @@ def _check_size(width: int, height: int) -> None:
         raise RefusedInput(f"{width}x{height} pixels; at most {MAX_PIXELS} in all (MAX_PIXELS) are allowed")
 
 
-def _check_depth(image: ImageFile.ImageFile, file: BufferedReader, *, as_rgb: bool) -> None:
+def _format_of(image: ImageFile.ImageFile, file: BufferedReader, *, as_rgb: bool) -> PixelFormat:
+    """Say as what a picture is coded exactly; RefusedInput if nothing can hold it."""
     count = getattr(image, "n_frames", 1)
     if count > 1:
         raise RefusedInput(
             f"holds {count} pictures (animated, or {image.format} with several pages); save each as a file of its own"
         )
-    if image.mode == _GRAY_16 and image.format == "PNG" and not (as_rgb or image.has_transparency_data):
-        return
     if image.mode.startswith("I;16") or _has_deep_samples(image, file):
-        raise RefusedInput("more than 8 bits per sample, which 8-bit RGB cannot hold; convert it to 8 bits first")
+        deep = _DEEP_MODES.get(image.mode) if image.format == "PNG" and not as_rgb else None
+        if deep is None or image.has_transparency_data:
+            raise RefusedInput(
+                "more than 8 bits per sample, which are kept of PNGs without alpha only; convert it to 8 bits first"
+            )
+        return deep
     if image.mode not in _EXACT_MODES:
         raise RefusedInput(f"pixel mode {image.mode}, which 8-bit RGB cannot hold exactly; convert it to RGB first")
+    return GRAY if image.mode in _GRAY_MODES and not as_rgb else RGB
 
 
 def _has_deep_samples(image: ImageFile.ImageFile, file: BufferedReader) -> bool:

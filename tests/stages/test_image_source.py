@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from framefold.pipeline import spec
 from framefold.pipeline.stage import Emit, Refused
 from framefold.pipeline.testing import check_stage
+from framefold.stages import media_deep_png
 from framefold.stages.image_source import ImageSource
 
 
@@ -69,12 +71,27 @@ def test_grey_and_black_and_white_are_grey_unless_rgb_is_wanted(tmp_path: Path, 
     np.testing.assert_array_equal(one(tmp_path / "bw.png", pixels=pixels), wanted)
 
 
-def test_grey_of_16_bits_is_read_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "deep.png").write_bytes(png16(0))
+@pytest.mark.parametrize(("color_type", "name"), [(0, "gray16"), (2, "rgb16")])
+def test_16_bits_are_read_as_they_are(tmp_path: Path, color_type: int, name: str) -> None:
+    (tmp_path / "deep.png").write_bytes(png16(color_type))
     (emit,), _ = run(str(tmp_path / "deep.png"))
     (clip,) = emit.payload.pictures
-    assert (clip.pixels.name, clip.span.source.carried.pixel.bits) == ("gray16", 16)
-    np.testing.assert_array_equal(clip.frames[0, 0], np.frombuffer(bytes(range(8)) * 4, ">u2").reshape(4, 4))
+    assert (clip.pixels.name, clip.span.source.carried.pixel.bits) == (name, 16)
+    channels = 1 if color_type == 0 else 3
+    rows = np.frombuffer(bytes(range(8 * channels)) * 4, ">u2").reshape(4, 4, channels)
+    np.testing.assert_array_equal(clip.frames[0], rows.transpose(2, 0, 1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 99))
+def test_rgb_of_16_bits_is_written_and_read(size: tuple[int, int], seed: int) -> None:
+    frame = np.random.default_rng(seed).integers(0, 65_536, (3, *size), np.uint16)
+    with tempfile.TemporaryFile() as file:
+        media_deep_png.write(frame, file)
+        np.testing.assert_array_equal(media_deep_png.read(file), frame)
+        with Image.open(file) as image:
+            assert image.format == "PNG"
+            assert np.abs(np.asarray(image).transpose(2, 0, 1).astype(int) - (frame >> 8)).max() <= 1
 
 
 def test_palettes_become_rgb(tmp_path: Path) -> None:
@@ -185,7 +202,6 @@ BAD = {
         "truncated or damaged",
     ),
     "grey16 with alpha": (lambda p: p.write_bytes(png16(4)), "more than 8 bits"),
-    "rgb16": (lambda p: p.write_bytes(png16(2)), "more than 8 bits"),
     "rgba16": (lambda p: p.write_bytes(png16(6)), "more than 8 bits"),
     "tiff16": (_deep_tiff, "more than 8 bits"),
     "ppm16": (lambda p: p.write_bytes(b"P6 2 2 65535\n" + bytes(24)), "more than 8 bits"),

@@ -16,12 +16,14 @@ from PIL import Image
 from rich.console import Console
 
 from framefold.codecs.clip import Clip, ColorTags, Frames, join
-from framefold.codecs.pixel_format import PixelFormat
+from framefold.codecs.pixel_format import GRAY, GRAY_16, RGB, RGB_16, PixelFormat
 from framefold.pipeline import cli, runner, spec
 from framefold.pipeline.archive import ArchiveReader
 from framefold.stages.archive_source import bitstream_of
 from framefold.stages.codec_choice import codec_of
 from framefold.stages.media_decode import to_rgb
+from framefold.stages.media_encode import write_png
+from framefold.stages.media_pictures import read_picture
 from framefold.stages.media_planes import format_of, frame_of
 from framefold.stages.streams import decoded
 from framefold.stages.video_source import VideoSource
@@ -179,15 +181,17 @@ def test_y4m_holds_other_formats_converted(tmp_path: Path, form: str) -> None:
     assert np.abs(back.astype(int) - exact).mean() < 8  # chroma became coarser
 
 
-@pytest.mark.parametrize("depth", [8, 16])
-def test_a_grey_picture_comes_back_grey(tmp_path: Path, depth: int) -> None:
-    pixels = PixelFormat.model_validate({"model": "gray", "depth": depth})
-    Image.fromarray(picture(pixels, 19, 23)[0]).save(tmp_path / "a.png")
+@pytest.mark.parametrize(("pixels", "mode"), [(GRAY, "L"), (GRAY_16, "I;16"), (RGB, "RGB"), (RGB_16, "RGB")])
+def test_a_picture_comes_back_as_what_it_was(tmp_path: Path, pixels: PixelFormat, mode: str) -> None:
+    write_png(picture(pixels, 19, 23), tmp_path / "a.png")
     archive = archived(tmp_path / "a.png", tmp_path / "a.fold", codec="siren", source="image_source")
     assert cli.main(["decode", str(archive), str(tmp_path / "out")]) == 0
     with Image.open(tmp_path / "out" / "a.png") as back:
-        assert (back.mode, back.size) == ("L" if depth == 8 else "I;16", (23, 19))
-        np.testing.assert_array_equal(np.asarray(back), stored_in(archive).frames[0, 0])
+        assert (back.mode, back.size) == (mode, (23, 19))
+    with (tmp_path / "out" / "a.png").open("rb") as file:
+        after = read_picture(file, "a.png").clip
+    assert after.pixels == pixels
+    np.testing.assert_array_equal(after.frames, stored_in(archive).frames)
     assert cli.main(["verify", str(archive), "--level", "decode", "--against", str(tmp_path / "a.png")]) == 0
 
 
