@@ -56,7 +56,12 @@ class Belongings:
         """Add what the first decoded frame shows."""
         for name, data in look.side_data:
             self.attach(data, "side_data", name=name)
-        update = {"format": look.format, "bits": look.bits, "display_matrix": look.display_matrix}
+        update = {
+            "format": look.format,
+            "bits": look.bits,
+            "chroma_location": look.chroma_location,
+            "display_matrix": look.display_matrix,
+        }
         pixel = self.carried.pixel.model_copy(update=update)
         self.carried = self.carried.model_copy(update={"pixel": pixel, "attachments": tuple(self.refs)})
 

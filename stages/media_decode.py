@@ -22,17 +22,14 @@ from io import BufferedReader
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from framefold.codecs.clip import MAX_PIXELS, ColorTags, Frames
 from framefold.codecs.pixel_format import RGB, PixelFormat
 from framefold.pipeline.errors import RefusedInput
 from framefold.stages.media_look import FirstLook, look_at
-from framefold.stages.media_planes import format_of, samples_of
+from framefold.stages.media_planes import EXACT, format_of, samples_of
 from framefold.stages.media_probe import MEDIA_ERRORS, VideoProbe, open_media, picture_track
-
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-"""How swscale converts: full chroma, and the same result on every processor."""
 
 MATRICES = {
     1: Colorspace.ITU709,

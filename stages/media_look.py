@@ -10,6 +10,8 @@ from typing import Any
 
 from av.video.frame import VideoFrame
 
+from framefold.stages.media_sites import chroma_location
+
 Matrix = tuple[int, ...]
 """9 integers, row by row: 16.16 fixed point, the third column 2.30 (ISO/IEC 14496-12, section 6.2.2)."""
 
@@ -41,6 +43,8 @@ class FirstLook:
     """Of one sample."""
     has_alpha: bool = False
     display_matrix: Matrix | None = None
+    chroma_location: int = 0
+    """FFmpeg's code, as far as it makes a difference; see `media_sites`."""
     side_data: tuple[tuple[str, bytes], ...] = ()
     """(FFmpeg's name of the type in lower case, its bytes): HDR and the like."""
 
@@ -60,6 +64,7 @@ def look_at(frame: VideoFrame, codec: str) -> FirstLook:
         has_alpha=any(component.is_alpha for component in frame.format.components),
         bits=max((component.bits for component in frame.format.components), default=8),
         display_matrix=MATRIX.unpack(matrix) if matrix and len(matrix) == MATRIX.size else _TURNS.get(frame.rotation),
+        chroma_location=chroma_location(frame),
         side_data=tuple((name, side_data[name]) for name in sorted(_OF_ALL_FRAMES & side_data.keys())),
     )
 

@@ -80,6 +80,8 @@ def _of_samples(source: Source, after: PixelTags, name: str) -> Iterator[Loss]:
         yield Loss("bit depth", lost)
     if coded.depth > max(8, after.bits):
         yield Loss("bit depth", f"{name} was given {after.bits} of {coded.depth} bits")
+    if shown and coded.chroma == shown.chroma != (1, 1) and before.chroma_location != after.chroma_location:
+        yield Loss("chroma location", f"{name} was not given {before.chroma_location}")
     if coded.alpha and not (shown and shown.alpha):
         yield Loss("alpha channel", f"{name} was not given it, for H.264 has none; .mkv keeps it")
 
@@ -92,8 +94,6 @@ def _of_pixels(before: PixelTags, after: PixelTags, name: str) -> Iterator[Loss]
         yield Loss("field order", f"{name} holds whole pictures; the original is interlaced ({before.field_order})")
     if before.display_matrix and not _alike(before.display_matrix, after.display_matrix or ()):
         yield Loss("display matrix", f"{name} cannot hold {before.display_matrix}")
-    if before.chroma_location:
-        yield Loss("chroma location", f"{name} was not given {before.chroma_location}")
 
 
 def _alike(a: Sequence[int], b: Sequence[int]) -> bool:

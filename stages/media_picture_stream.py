@@ -15,11 +15,12 @@ from av.video.stream import VideoStream
 from framefold.codecs.clip import Frames, Source
 from framefold.codecs.pixel_format import PixelFormat
 from framefold.pipeline.errors import FramefoldError
-from framefold.stages.media_decode import EXACT, MATRICES
+from framefold.stages.media_decode import MATRICES
 from framefold.stages.media_hdr import Hdr
 from framefold.stages.media_mkv_header import ROOM
 from framefold.stages.media_mux import disposition_of
-from framefold.stages.media_planes import fitted, frame_of, name_of
+from framefold.stages.media_planes import EXACT, fitted, frame_of, name_of
+from framefold.stages.media_sites import PLACES
 from framefold.stages.media_tags import picture_tags
 
 MAX_INT32 = 2**31 - 1
@@ -50,7 +51,9 @@ class PictureStream:
         self._reformatter = VideoReformatter()
         options = _lossless_options() if crf is None else _h264_options(crf, hdr)
         self.stream: VideoStream = container.add_stream(
-            "ffv1" if crf is None else "libx264", rate=_rate(source), options=dict(options)
+            "ffv1" if crf is None else "libx264",
+            rate=_rate(source),
+            options={**options, **self._chroma_location()},
         )
         self._set_up(threads)
         self._tag(roomy=roomy)
@@ -85,6 +88,12 @@ class PictureStream:
         except ValueError as error:
             raise FramefoldError(f"{self._source.name}: FFmpeg has no format for {self._pixels.name}") from error
         return _AS_FFV1_TAKES_IT.get(name, name) if self._lossless else name
+
+    def _chroma_location(self) -> Mapping[str, str]:
+        """An option of the encoder, where samples of chroma go on being shared."""
+        own, coded = self._source.pixels.chroma, self._pixels.chroma
+        place = PLACES.get(self._source.carried.pixel.chroma_location)
+        return {"chroma_sample_location": place} if place and own == coded != (1, 1) else {}
 
     def encode(self, frame: Frames | None, pts: int = 0) -> list[Any]:
         """Return the packets that are ready; no frame means that no more will come."""

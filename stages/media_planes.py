@@ -15,10 +15,13 @@ import numpy.typing as npt
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from framefold.codecs.clip import Frames
 from framefold.codecs.pixel_format import RGB, SUBSAMPLINGS, PixelFormat
+
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+"""How swscale converts: full chroma, and the same result on every processor."""
 
 RGBA = PixelFormat(alpha=True)
 

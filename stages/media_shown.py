@@ -11,6 +11,7 @@ from framefold.codecs.pixel_format import RGB
 from framefold.pipeline.errors import FramefoldError
 from framefold.stages.media_decode import to_rgb
 from framefold.stages.media_planes import frame_of
+from framefold.stages.media_sites import Placing
 
 
 class Shown:
@@ -18,6 +19,7 @@ class Shown:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._placing = Placing(source.carried.pixel.chroma_location)
         self._reformatter = VideoReformatter()
 
     def rgb(self, frame: Frames) -> npt.NDArray[np.uint8]:
@@ -25,7 +27,7 @@ class Shown:
         if self._source.pixels == RGB:
             return frame.astype(np.uint8, copy=False)
         try:
-            stored = frame_of(frame, self._source.pixels)
+            stored = self._placing.of(frame_of(frame, self._source.pixels))
             stored.colorspace, stored.color_range = self._source.color.matrix, self._source.color.range
             return to_rgb(stored, self._reformatter).transpose(2, 0, 1)
         except (FramefoldError, ValueError) as error:

@@ -16,7 +16,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from framefold.codecs.clip import Frames, Source
 from framefold.codecs.pixel_format import PixelFormat
 from framefold.pipeline.errors import FramefoldError
-from framefold.stages.media_decode import EXACT, MATRICES
+from framefold.stages.media_decode import MATRICES
+from framefold.stages.media_planes import EXACT
 from framefold.stages.media_shown import Shown
 
 Rgb = npt.NDArray[np.uint8]
