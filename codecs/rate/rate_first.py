@@ -282,7 +282,7 @@ class RateFirstFit:
         judge = partial(self._octaves_off, device=settings.device) if target else None
         latent = RateFirst(self._network(settings.seed), price=price or 0, octaves_off=judge, seed=settings.seed)
         plan = _plan(self.codec.plan(self.config, span.shape).overridden(settings), latent, span.frame_count)
-        for progress in fit(latent, self.clip.frames, plan, resume=run):
+        for progress in fit(latent, self.clip.frames, plan, pixels=self.clip.pixels, resume=run):
             yield replace(progress, bits=latent.bits.item(), state=partial(state_of, progress, self.kind))
         tuned, values = self._symbols(latent.quantized()), latent.values()
         trim = Trim(tuned=tuned, values=values, origins=dict.fromkeys(values))
@@ -297,7 +297,7 @@ class RateFirstFit:
             size = len(bitstream.encode(symbols, rules=self.codec.context_rule))
             return PRICE_PER_RATE * math.log2(size / (SURPLUS * wanted))
         frames = self.codec.reconstruct(symbols.dequantize(), device=device).frames
-        surplus_db = psnr(frames, self.clip.frames) - target.value - SURPLUS_DB
+        surplus_db = psnr(frames, self.clip.frames, self.clip.pixels) - target.value - SURPLUS_DB
         return PRICE_PER_ERROR * surplus_db / (10 * math.log10(2))
 
     def _network(self, seed: int) -> PyramidNetwork:

@@ -18,6 +18,7 @@ from framefold.codecs.losses import loss_and_error, weighed_loss_and_error
 from framefold.codecs.metrics import psnr
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.pixel_format import GRAY_16, RGB, PixelFormat
+from framefold.codecs.pyramid import Pyramid, PyramidConfig
 from framefold.codecs.quantizing.sensitivity import squared_gradients
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.stored_samples import drawn_frames, on_device, stored_of, targets_of
@@ -31,6 +32,7 @@ CODECS: tuple[tuple[type[Codec], Any], ...] = (
     (ENerv, ENervConfig(width=8)),
     (HNerv, HNervConfig(width=6, embedding_width=3, strides=(4, 2))),
     (GridNerv, GridNervConfig(width=8)),
+    (Pyramid, PyramidConfig()),
     (Siren, SirenConfig(width=10, depth=2)),
     (Coin, CoinConfig(width=8, depth=2)),
 )
@@ -73,7 +75,7 @@ def test_every_codec_draws_every_format(codec: type[Codec], config: Any, pixels:
     assert all(np.isfinite(values).all() and (values >= 0).all() for values in sensitivity.values())
 
 
-@pytest.mark.parametrize(("codec", "config"), [CODECS[3], CODECS[4]])
+@pytest.mark.parametrize(("codec", "config"), [CODECS[3], CODECS[5]])
 def test_rate_aware_tuning_works_on_stored_samples(codec: type[Codec], config: Any) -> None:
     clip = clip_of(YUV420, frames=1)
     made = codec(config)
