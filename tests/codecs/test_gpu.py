@@ -13,6 +13,7 @@ from framefold.codecs.gridnerv import GridNerv, GridNervConfig
 from framefold.codecs.hnerv import HNerv, HNervConfig
 from framefold.codecs.metrics import psnr
 from framefold.codecs.nerv import Nerv, NervConfig
+from framefold.codecs.pixel_format import PixelFormat
 from framefold.codecs.rate.targets import RateTarget
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.stream import bitstream
@@ -36,6 +37,19 @@ def test_a_gpu_fits_as_well_and_decodes_alike(gpu: str, codec: Codec, frames: in
     assert gpu_psnr > cpu_psnr - 1
     network = replace(on_gpu, target=None)
     there, here = codec.reconstruct(network, device=gpu).frames, codec.reconstruct(network).frames
+    assert np.abs(there.astype(int) - here.astype(int)).max() <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", [CODECS[0][0], CODECS[3][0]], ids=lambda codec: codec.name)
+def test_a_gpu_fits_ten_bits_of_coarse_chroma(gpu: str, codec: Codec) -> None:
+    pixels = PixelFormat(model="yuv", depth=10, chroma=(2, 2))
+    wide = moving_shapes(3, 45, 61).astype(np.uint16) * 4
+    clip = make_clip(pixels.spread([plane.copy() for plane in pixels.stored(wide)], 45, 61), pixels=pixels)
+    on_cpu, on_gpu = (run_fit(codec.fit(clip, FitSettings(steps=300, device=device))) for device in ("cpu", gpu))
+    cpu_psnr, gpu_psnr = (psnr(codec.reconstruct(each).frames, clip.frames, pixels) for each in (on_cpu, on_gpu))
+    assert gpu_psnr > cpu_psnr - 1
+    there, here = codec.reconstruct(on_gpu, device=gpu).frames, codec.reconstruct(on_gpu).frames
     assert np.abs(there.astype(int) - here.astype(int)).max() <= 1
 
 
