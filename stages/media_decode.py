@@ -73,7 +73,7 @@ def decode_pictures(file: BufferedReader, probe: VideoProbe, *, as_rgb: bool = F
         first = first or (frame.width, frame.height, pixels)
         _check_alike(first, (frame.width, frame.height, pixels), number)
         samples = _rgb_samples(frame, reformatter) if pixels == RGB else samples_of(frame, reformatter)
-        look = None if number else look_at(frame, codec)
+        look = None if number else look_at(frame, codec, shares_chroma=pixels.chroma != (1, 1))
         yield Picture(samples, pixels, *clock.time_of(frame), color_of(frame), look)
 
 

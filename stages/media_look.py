@@ -49,8 +49,8 @@ class FirstLook:
     """(FFmpeg's name of the type in lower case, its bytes): HDR and the like."""
 
 
-def look_at(frame: VideoFrame, codec: str) -> FirstLook:
-    """Describe a frame that FFmpeg's decoder of `codec` made."""
+def look_at(frame: VideoFrame, codec: str, *, shares_chroma: bool = True) -> FirstLook:
+    """Describe a frame that FFmpeg's decoder of `codec` made; where chroma lies only if that will matter."""
     side_data = dict(_side_data(frame)) if codec in _WITH_SIDE_DATA else {}
     matrix = side_data.get("displaymatrix")
     fleeting = sorted(side_data.keys() - _OF_ALL_FRAMES - _OF_THE_CODING)
@@ -64,7 +64,7 @@ def look_at(frame: VideoFrame, codec: str) -> FirstLook:
         has_alpha=any(component.is_alpha for component in frame.format.components),
         bits=max((component.bits for component in frame.format.components), default=8),
         display_matrix=MATRIX.unpack(matrix) if matrix and len(matrix) == MATRIX.size else _TURNS.get(frame.rotation),
-        chroma_location=chroma_location(frame),
+        chroma_location=chroma_location(frame) if shares_chroma else 0,
         side_data=tuple((name, side_data[name]) for name in sorted(_OF_ALL_FRAMES & side_data.keys())),
     )
 

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from framefold.stages.media_planes import EXACT, format_of
+from framefold.stages.media_probe import MEDIA_ERRORS
 
 PLACES = {1: "left", 3: "topleft", 4: "top", 5: "bottomleft", 6: "bottom"}
 """FFmpeg's codes and words; 2, the middle, is what the converter takes 0, unspecified, for."""
@@ -31,12 +32,14 @@ def chroma_location(frame: VideoFrame) -> int:
     pixels = format_of(frame.format.name)
     if pixels is None or pixels.chroma == (1, 1):
         return 0
-    noise = _noise_like(frame)
-    seen = _rgb(noise)
-    if np.array_equal(seen, _rgb(_filtered(noise, ("setparams", "chroma_location=unspecified")))):
+    try:
+        noise = _noise_like(frame)
+        seen = _rgb(noise)
+        unspecified = _rgb(_filtered(noise, ("setparams", "chroma_location=unspecified")))
+        places = (place for place in PLACES if np.array_equal(seen, _rgb(Placing(place).of(noise))))
+        return 0 if np.array_equal(seen, unspecified) else next(places, 0)
+    except MEDIA_ERRORS:  # the picture is there all the same
         return 0
-    places = (place for place, name in PLACES.items() if np.array_equal(seen, _rgb(Placing(place).of(noise))))
-    return next(places, 0)
 
 
 class Placing:

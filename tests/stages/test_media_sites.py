@@ -78,6 +78,7 @@ def test_a_film_keeps_its_place_and_is_shown_by_it(tmp_path: Path, feed: Any, pl
     original = film(tmp_path / f"film{suffix}", "libx264", place)
     clip, rgb = clip_of(original), clip_of(original, pixels="rgb")
     assert PLACES[clip.span.source.carried.pixel.chroma_location] == place
+    assert rgb.span.source.carried.pixel.chroma_location == 0  # its samples are shared no more
     np.testing.assert_array_equal(Shown(clip.span.source).rgb(clip.frames[0]), rgb.frames[0])
     rows = feed(VideoSink(VideoSink.Config(path=str(tmp_path / f"out{suffix}"))), [clip])
     assert "chroma location" not in {row.label for row in rows}
