@@ -18,8 +18,11 @@ from framefold.codecs.losses import loss_and_error, weighed_loss_and_error
 from framefold.codecs.metrics import psnr
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.pixel_format import GRAY_16, RGB, PixelFormat
+from framefold.codecs.pruning.gated_pruning import gate_pruned
 from framefold.codecs.pyramid import Pyramid, PyramidConfig
+from framefold.codecs.quantizing.quantize import quantize
 from framefold.codecs.quantizing.sensitivity import squared_gradients
+from framefold.codecs.rate.targets import RateTarget
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.stored_samples import drawn_frames, on_device, stored_of, targets_of
 from framefold.codecs.testing import run_fit
@@ -84,6 +87,31 @@ def test_rate_aware_tuning_works_on_stored_samples(codec: type[Codec], config: A
     frames = [made.reconstruct(each).frames for each in (network, symbols.dequantize())]
     before, after = (psnr(each, clip.frames, YUV420) for each in frames)
     assert after > before - 1.5
+
+
+def test_pruning_and_calibration_look_at_stored_samples() -> None:
+    """Ten bits: a fit that took 255 for the largest sample, or chroma for full, would end below what it began with."""
+    clip, codec = clip_of(YUVA420_10), GridNerv(GridNervConfig(width=8))
+    network = run_fit(codec.fit(clip, FitSettings(steps=300)))
+    pruned = run_fit(gate_pruned(codec, network, 0.8, FitSettings(steps=100)))
+    coarse = quantize(pruned, bits=4, granularity="tensor")
+    calibrated = run_fit(codec.calibrate(coarse, FitSettings(steps=60)))
+    networks = (network, pruned, coarse.dequantize(), calibrated.dequantize())
+    fitted, gated, rounded, tuned = (psnr(codec.reconstruct(each).frames, clip.frames, YUVA420_10) for each in networks)
+    assert gated > fitted - 6
+    assert tuned > rounded
+
+
+def test_a_target_in_decibels_is_one_of_stored_samples() -> None:
+    clip, codec = clip_of(YUVA420_10), GridNerv(GridNervConfig(width=8))
+    network = run_fit(codec.fit(clip, FitSettings(steps=300)))
+    fitted = psnr(codec.reconstruct(network).frames, clip.frames, YUVA420_10)
+    target = RateTarget(psnr_db=round(fitted - 4, 1))
+    symbols = run_fit(codec.tune_for_rate(network, RateSettings(target=target), FitSettings(steps=100)))
+    reached = psnr(codec.reconstruct(symbols.dequantize()).frames, clip.frames, YUVA420_10)
+    assert target.value - 0.1 <= reached < fitted
+    assert symbols.outcome is not None
+    assert symbols.outcome.reason == ""
 
 
 @pytest.mark.parametrize("loss", ["l2", "l1", "l1_ssim"])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefold.codecs.clip import Clip, Frames, Source, Span
+from framefold.codecs.pixel_format import PixelFormat
 from framefold.pipeline.item import Item
 from framefold.stages.scene_cuts import SceneWatch, thumbnails
 from framefold.stages.segment import Segment
@@ -113,3 +114,13 @@ def test_small_pictures_are_means_of_brightness(height: int, width: int) -> None
 
 def test_the_option_leaves_keys_of_old_as_they_were() -> None:
     assert Segment.Config(frames_per_clip=24).model_dump(mode="json") == {"frames_per_clip": 24}
+
+
+@pytest.mark.parametrize(
+    "pixels", [PixelFormat(model="yuv", chroma=(2, 2)), PixelFormat(model="gray", depth=16)], ids=lambda each: each.name
+)
+def test_brightness_is_that_of_the_first_channel_whatever_its_depth(pixels: PixelFormat) -> None:
+    grey = shot(1, 2)[:, :1]
+    deep = grey.repeat(pixels.channels, 1).astype(pixels.dtype) * (pixels.peak // 255)
+    deep[:, 1:] = 0
+    np.testing.assert_allclose(thumbnails(deep, pixels), thumbnails(grey.repeat(3, 1)), rtol=1e-4)
