@@ -43,17 +43,19 @@ def chroma_location(frame: VideoFrame) -> int:
 
 
 class Placing:
-    """Gives frames of one size and format their place of chroma."""
+    """Gives frames of one size and format their place of chroma, and says whether each is two fields."""
 
-    def __init__(self, location: int) -> None:
-        self._location = location
+    def __init__(self, location: int, *, interlaced: bool = False) -> None:
+        """`interlaced`: chroma is shared by pixels of one field, and converted field by field."""
+        words = [f"chroma_location={PLACES[location]}"] if location in PLACES else []
+        self._words = ":".join([*words, "field_mode=tff"] if interlaced else words)
         self._graph: Graph | None = None
 
     def of(self, frame: VideoFrame) -> VideoFrame:
-        """Return a frame that differs in this property alone."""
-        if self._location not in PLACES:
+        """Return a frame that differs in these properties alone."""
+        if not self._words:
             return frame
-        self._graph = self._graph or _graph(frame, ("setparams", f"chroma_location={PLACES[self._location]}"))
+        self._graph = self._graph or _graph(frame, ("setparams", self._words))
         return _through(self._graph, frame)
 
 

@@ -33,9 +33,9 @@ def source(pixels: PixelFormat, location: int, height: int, width: int) -> Sourc
     return Source.model_validate({"name": "a", "kind": "video", "pixels": pixels, "carried": carried, **size})
 
 
-def film(path: Path, codec: str, place: str) -> Path:
+def film(path: Path, codec: str, place: str = "unspecified", **options: str) -> Path:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options={"chroma_sample_location": place})
+        stream = container.add_stream(codec, rate=25, options={"chroma_sample_location": place, **options})
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         stream.time_base = Fraction(1, 25)
         for number in range(3):
@@ -85,6 +85,14 @@ def test_a_film_keeps_its_place_and_is_shown_by_it(tmp_path: Path, feed: Any, pl
     assert clip_of(tmp_path / f"out{suffix}").span.source.carried.pixel.chroma_location in PLACES
     back = clip_of(tmp_path / f"out{suffix}")
     assert back.span.source.carried.pixel.chroma_location == clip.span.source.carried.pixel.chroma_location
+
+
+@pytest.mark.parametrize("flags", ["+ildct+ilme", "+cgop"])
+def test_fields_are_shown_one_by_one(tmp_path: Path, flags: str) -> None:
+    original = film(tmp_path / "film.mkv", "libx264", flags=flags)
+    clip, rgb = clip_of(original), clip_of(original, pixels="rgb")
+    assert (clip.span.source.carried.pixel.field_order > 1) == (flags == "+ildct+ilme")
+    np.testing.assert_array_equal(Shown(clip.span.source).rgb(clip.frames[0]), rgb.frames[0])
 
 
 def test_another_place_shows_other_colours() -> None:
