@@ -6,6 +6,7 @@ best (`plan`). This class fits, fine-tunes, and turns stored tensors back into f
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -46,8 +47,8 @@ from framefold.codecs.sizing import (
 from framefold.codecs.stored_samples import drawn_frames
 from framefold.codecs.warm_start import WarmStart
 
-MAX_CLIP_SAMPLES = 2**33
-"""Of decoded frames of one span, one or two bytes each, held in memory at once."""
+MAX_CLIP_BYTES = 2**33
+"""Decoded frames of one span, held in memory at once."""
 DECODE_BYTES = 2**28
 """Frames are decoded in batches whose activations stay near this size."""
 
@@ -134,7 +135,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         """Fit a network to the clip's frames; the same seed, steps and start give the same tensors."""
         config = self.resolve(self.config, clip.span)
         plan = self.plan(config, clip.span.shape).overridden(settings)
-        self._weigh(config, clip.span.shape)
+        self._weigh(config, clip.span)
         start = settings.start
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(settings.seed)
@@ -204,7 +205,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
         """
         config, module = self.load(network)
         module = module.to(device).eval()
-        cost = self._weigh(config, network.span.shape)
+        cost = self._weigh(config, network.span)
         pixels = network.span.source.pixels
         frames: Frames = np.empty(network.span.shape, pixels.dtype)
         for indices in _batches(len(frames), DECODE_BYTES // max(1, cost.activation_bytes)):
@@ -229,7 +230,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
             label = network.span.label
             raise ValueError(f"{label}: a network of codec {network.codec!r} given to {self.name!r}")
         config = self._explicit(network)
-        self._weigh(config, network.span.shape)
+        self._weigh(config, network.span)
         with torch.random.fork_rng(devices=()):
             module = self.build(config, network.span.shape)
         _load_tensors(module, network.tensors)
@@ -245,14 +246,15 @@ class NetworkCodec(Codec, Generic[ConfigT]):
             )
         return config
 
-    def _weigh(self, config: ConfigT, shape: Shape) -> NetworkCost:
+    def _weigh(self, config: ConfigT, span: Span) -> NetworkCost:
         """Measure what the network costs; ValueError if that is beyond the limits; nothing is allocated."""
-        frames, channels, height, width = shape
-        cost = network_cost(lambda: self.build(config, shape))
+        frames, _, height, width = span.shape
+        frame_bytes = math.prod(span.shape) * span.source.pixels.dtype.itemsize
+        cost = network_cost(lambda: self.build(config, span.shape))
         for what, value, limit in (
             ("parameters", cost.parameters, MAX_PARAMETERS),
             ("bytes of activations per frame", cost.activation_bytes, MAX_ACTIVATION_BYTES),
-            ("samples of frames in one span", frames * channels * height * width, MAX_CLIP_SAMPLES),
+            ("bytes of frames in one span", frame_bytes, MAX_CLIP_BYTES),
         ):
             if value > limit:
                 raise ValueError(

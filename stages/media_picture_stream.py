@@ -19,8 +19,8 @@ from framefold.stages.media_decode import MATRICES
 from framefold.stages.media_hdr import Hdr
 from framefold.stages.media_mkv_header import ROOM
 from framefold.stages.media_mux import disposition_of
-from framefold.stages.media_planes import EXACT, fitted, frame_of, name_of
-from framefold.stages.media_sites import PLACES
+from framefold.stages.media_planes import EXACT, fitted, frame_of, name_of, with_rows_of_fields
+from framefold.stages.media_sites import FIELDS, PLACES, Placing
 from framefold.stages.media_tags import picture_tags
 
 MAX_INT32 = 2**31 - 1
@@ -47,13 +47,15 @@ class PictureStream:
         self._lossless = crf is None
         self._pixels = source.pixels if crf is None else _for_h264(source)
         """Of the coded pictures."""
+        self._in_fields = crf is not None and _shares_rows_of_fields(source) and self._pixels.chroma[0] > 1
+        self._placing = Placing(0, source.carried.pixel.field_order)
         self._matrix, self._range = _matrix_and_range(source, lossless=crf is None)
         self._reformatter = VideoReformatter()
         options = _lossless_options() if crf is None else _h264_options(crf, hdr)
         self.stream: VideoStream = container.add_stream(
             "ffv1" if crf is None else "libx264",
             rate=_rate(source),
-            options={**options, **self._chroma_location()},
+            options={**options, **self._chroma_location(), **({"flags": "+ildct"} if self._in_fields else {})},
         )
         self._set_up(threads)
         self._tag(roomy=roomy)
@@ -74,7 +76,7 @@ class PictureStream:
         context: Any = stream.codec_context
         with suppress(OverflowError):  # a stranger's number; what is not taken is found missing afterwards
             context.sample_aspect_ratio = Fraction(*carried.pixel.aspect)
-        if self._lossless:  # H.264 would need to be coded in fields
+        if self._lossless or self._in_fields:
             context.field_order = carried.pixel.field_order
         cast("Any", stream).set_display_matrix(carried.pixel.display_matrix)
         stream.disposition = cast("Any", disposition_of(carried.disposition))
@@ -106,7 +108,9 @@ class PictureStream:
     def _convert(self, frame: Frames) -> VideoFrame:
         own, form = self._source.pixels, self._pixel_format()
         if own.model == self._pixels.model != "rgb":
-            return frame_of(fitted(frame, own, self._pixels), self._pixels)
+            if _shares_rows_of_fields(self._source) and self._pixels.chroma[0] == 1:
+                frame = with_rows_of_fields(frame, own)
+            return self._placing.of(frame_of(fitted(frame, own, self._pixels), self._pixels))
         picture = frame_of(frame, own)
         if self._lossless:
             return self._reformatter.reformat(picture, format=form, threads=1)
@@ -130,14 +134,22 @@ def _h264_options(crf: int, hdr: Hdr) -> Mapping[str, str]:
 
 
 def _for_h264(source: Source) -> PixelFormat:
-    """YUV or grey as near to the source as the encoder takes it: 8 or 10 bits, halved chroma of even sizes only."""
+    """YUV or grey as near to the source as the encoder takes it: 8 or 10 bits, halved chroma of even sizes only.
+
+    Where chroma is shared by rows of one field, sizes need to be even in each.
+    """
     own = source.pixels
     depth: Literal[8, 10] = 8 if own.depth == 8 else 10
     if own.model == "gray":
         return PixelFormat(model="gray", depth=depth)
     chroma = (2, 2) if own.model == "rgb" else own.chroma
-    fits = chroma in _H264_CHROMA and not (source.height % chroma[0] or source.width % chroma[1])
+    rows = chroma[0] * (2 if _shares_rows_of_fields(source) else 1)
+    fits = chroma in _H264_CHROMA and not (source.height % rows or source.width % chroma[1])
     return PixelFormat(model="yuv", depth=depth, chroma=chroma if fits else (1, 1))
+
+
+def _shares_rows_of_fields(source: Source) -> bool:
+    return source.pixels.chroma[0] > 1 and source.carried.pixel.field_order in FIELDS
 
 
 def _matrix_and_range(source: Source, *, lossless: bool) -> tuple[int, int]:

@@ -131,6 +131,16 @@ def _fill(plane: VideoPlane, samples: Frames) -> None:
     plane.update(rows.tobytes())
 
 
+def with_rows_of_fields(samples: Frames, pixels: PixelFormat) -> Frames:
+    """Give each row of an interlaced (C, H, W) the chroma that its own field has there, one sample to a pixel."""
+    rows, height = pixels.chroma[0], samples.shape[1]
+    y = np.arange(height)
+    stored = np.minimum(2 * (y // 2 // rows) + y % 2, (height - 1) // rows)
+    whole = samples.copy()
+    whole[1:3] = samples[1:3, rows * stored]
+    return whole
+
+
 def fitted(samples: Frames, pixels: PixelFormat, wanted: PixelFormat) -> Frames:
     """(C, H, W) in another depth of the same model, rounded, with or without alpha; chroma stays at full size."""
     kept, fewer = samples[: wanted.channels].astype(np.int32), pixels.depth - wanted.depth

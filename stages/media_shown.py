@@ -13,9 +13,6 @@ from framefold.stages.media_decode import to_rgb
 from framefold.stages.media_planes import frame_of
 from framefold.stages.media_sites import Placing
 
-PROGRESSIVE = 1
-"""FFmpeg's code; above it are orders of fields."""
-
 
 class Shown:
     """Converts the frames of one source by its tags, as `video_source` does with `pixels: rgb`."""
@@ -23,7 +20,7 @@ class Shown:
     def __init__(self, source: Source) -> None:
         self._source = source
         tags = source.carried.pixel
-        self._placing = Placing(tags.chroma_location, interlaced=tags.field_order > PROGRESSIVE)
+        self._placing = Placing(tags.chroma_location, tags.field_order)
         self._reformatter = VideoReformatter()
 
     def rgb(self, frame: Frames) -> npt.NDArray[np.uint8]:

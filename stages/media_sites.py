@@ -22,6 +22,9 @@ from framefold.stages.media_probe import MEDIA_ERRORS
 PLACES = {1: "left", 3: "topleft", 4: "top", 5: "bottomleft", 6: "bottom"}
 """FFmpeg's codes and words; 2, the middle, is what the converter takes 0, unspecified, for."""
 
+FIELDS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+"""FFmpeg's codes of interlaced pictures; which field is shown first."""
+
 _SIDE = 16
 _Filter = tuple[str, str | None]
 """Name and arguments."""
@@ -45,10 +48,10 @@ def chroma_location(frame: VideoFrame) -> int:
 class Placing:
     """Gives frames of one size and format their place of chroma, and says whether each is two fields."""
 
-    def __init__(self, location: int, *, interlaced: bool = False) -> None:
-        """`interlaced`: chroma is shared by pixels of one field, and converted field by field."""
+    def __init__(self, location: int, field_order: int = 0) -> None:
+        """Take FFmpeg's codes; of two fields, chroma is shared by pixels of one, and converted field by field."""
         words = [f"chroma_location={PLACES[location]}"] if location in PLACES else []
-        self._words = ":".join([*words, "field_mode=tff"] if interlaced else words)
+        self._words = ":".join([*words, *([f"field_mode={FIELDS[field_order]}"] if field_order in FIELDS else [])])
         self._graph: Graph | None = None
 
     def of(self, frame: VideoFrame) -> VideoFrame:

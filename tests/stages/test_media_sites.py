@@ -13,7 +13,7 @@ from framefold.codecs.carried import Carried, PixelTags
 from framefold.codecs.clip import Clip, Source
 from framefold.codecs.pixel_format import PixelFormat
 from framefold.stages.media_decode import to_rgb
-from framefold.stages.media_planes import frame_of, samples_of
+from framefold.stages.media_planes import frame_of, samples_of, with_rows_of_fields
 from framefold.stages.media_shown import Shown
 from framefold.stages.media_sites import PLACES, Placing, chroma_location
 from framefold.stages.video_sink import VideoSink
@@ -33,13 +33,13 @@ def source(pixels: PixelFormat, location: int, height: int, width: int) -> Sourc
     return Source.model_validate({"name": "a", "kind": "video", "pixels": pixels, "carried": carried, **size})
 
 
-def film(path: Path, codec: str, place: str = "unspecified", **options: str) -> Path:
+def film(path: Path, codec: str, place: str = "unspecified", size: tuple[int, int] = (32, 48), **options: str) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options={"chroma_sample_location": place, **options})
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         stream.time_base = Fraction(1, 25)
         for number in range(3):
-            frame = frame_of(noise(YUV420, 32, 48), YUV420)
+            frame = frame_of(noise(YUV420, *size), YUV420)
             frame.pts, frame.time_base = number, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -100,3 +100,27 @@ def test_another_place_shows_other_colours() -> None:
     seen = [Shown(source(YUV420, location, 16, 16)).rgb(samples) for location in (0, 1, 3)]
     np.testing.assert_array_equal(seen[0], to_rgb(frame_of(samples, YUV420), VideoReformatter()).transpose(2, 0, 1))
     assert [np.array_equal(seen[0], other) for other in seen[1:]] == [False, False]
+
+
+@pytest.mark.parametrize(("suffix", "size"), [(".mkv", (32, 48)), (".mp4", (32, 48)), (".mp4", (34, 48))])
+def test_an_interlaced_film_is_written_in_fields_or_without_shared_chroma(
+    tmp_path: Path, feed: Any, suffix: str, size: tuple[int, int]
+) -> None:
+    """Colours are those of the field that a row belongs to, whatever the file holds."""
+    codec = "libx264" if size[0] % 4 == 0 else "mpeg2video"
+    clip = clip_of(film(tmp_path / "film.mkv", codec, size=size, flags="+ildct+ilme"))
+    assert clip.span.source.carried.pixel.field_order > 1
+    feed(VideoSink(VideoSink.Config(path=str(tmp_path / f"out{suffix}"), crf=0)), [clip])
+    back = clip_of(tmp_path / f"out{suffix}")
+    assert back.pixels.chroma == ((1, 1) if size[0] % 4 else (2, 2))
+    assert (back.span.source.carried.pixel.field_order > 1) == (size[0] % 4 == 0)
+    shown, seen = (Shown(each.span.source).rgb(each.frames[0]).astype(int) for each in (clip, back))
+    assert np.abs(seen - shown).mean() < 0.5 or size[0] % 4
+    whole = with_rows_of_fields(clip.frames[0], YUV420) if size[0] % 4 else clip.frames[0]
+    assert np.abs(back.frames[0] - whole.astype(int)).mean() < 1
+
+
+def test_rows_have_the_chroma_of_their_own_field() -> None:
+    rows = np.arange(5).repeat(2)[None, :9, None].repeat(3, 0).astype(np.uint8)  # chroma row 0, 1, … of 9 rows
+    assert with_rows_of_fields(rows, YUV420)[1, :, 0].tolist() == [0, 1, 0, 1, 2, 3, 2, 3, 4]
+    assert with_rows_of_fields(rows, YUV420)[0, :, 0].tolist() == rows[0, :, 0].tolist()
