@@ -175,7 +175,7 @@ class Pyramid(NetworkCodec[PyramidConfig]):
     def fit_for_rate(self, clip: Clip, rate: RateSettings, settings: FitSettings) -> RateTuning:
         """Fit with rounded latents and their bits in the loss from the first step on."""
         config = self.resolve(self.config, clip.span)
-        self._weigh(config, clip.span.shape)
+        self._weigh(config, clip.span)
         start = RateFirstFit(codec=self, config=config, clip=clip, rate=rate, kind=self._kind("rate first", config))
         return start.run(settings)
 
