@@ -102,6 +102,14 @@ def test_pruning_and_calibration_look_at_stored_samples() -> None:
     assert tuned > rounded
 
 
+def test_a_fit_with_its_bits_in_the_loss_works_on_stored_samples() -> None:
+    clip, codec = clip_of(YUVA420_10), Pyramid(PyramidConfig())
+    symbols = run_fit(codec.fit_for_rate(clip, RateSettings(), FitSettings(steps=150)))
+    drawn = codec.reconstruct(symbols.dequantize())
+    assert (drawn.pixels, drawn.frames.dtype) == (YUVA420_10, np.uint16)
+    assert psnr(drawn.frames, clip.frames, YUVA420_10) > 20
+
+
 def test_a_target_in_decibels_is_one_of_stored_samples() -> None:
     clip, codec = clip_of(YUVA420_10), GridNerv(GridNervConfig(width=8))
     network = run_fit(codec.fit(clip, FitSettings(steps=300)))
