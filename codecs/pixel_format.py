@@ -94,11 +94,14 @@ class PixelFormat(BaseModel, frozen=True, extra="forbid"):
 
     def spread(self, planes: Sequence[Samples], height: int, width: int) -> Samples:
         """Make (…, C, H, W) of what `stored` gives."""
-        wide = (
-            samples.repeat(plane.rows, -2)[..., :height, :].repeat(plane.columns, -1)[..., :width]
-            for samples, plane in zip(planes, self.planes, strict=True)
-        )
-        return np.concatenate([*wide], axis=-3)
+        pairs = zip(planes, self.planes, strict=True)
+        return np.concatenate([_repeated(samples, plane, height, width) for samples, plane in pairs], axis=-3)
+
+
+def _repeated(samples: Samples, plane: Plane, height: int, width: int) -> Samples:
+    if plane.rows > 1:
+        samples = samples.repeat(plane.rows, -2)[..., :height, :]
+    return samples.repeat(plane.columns, -1)[..., :width] if plane.columns > 1 else samples
 
 
 RGB = PixelFormat()
