@@ -89,7 +89,6 @@ def _graph(frame: VideoFrame, *filters: _Filter) -> Graph:
 
 
 def _through(graph: Any, frame: VideoFrame) -> VideoFrame:
-    frame.pts = frame.pts or 0
     graph.push(frame)
     out: VideoFrame = graph.pull()
     return out
