@@ -54,7 +54,7 @@ LARGEST_CORRECTION = 2.0
 SURPLUS = 1.03
 """What is aimed at, of wanted bytes: after the last correction a stream shrinks a little, as it does by trimming."""
 LATENT_EXPONENT = -27
-"""Of a latent's step, 0.096: the decoder adapts to it, so it need not be learned."""
+"""Of a latent's step at first, 0.096."""
 WEIGHT_EXPONENT = -48
 """Of a weight's step at first, 2**-6."""
 LATENT_RATE = 0.4
@@ -65,7 +65,7 @@ nothing moves gradients are but noise, which Adam alone blows up until it fills 
 the rate was three times as high after 15 epochs, the picture no better."""
 LEAST_FLOOR = 0.02
 STEP_RATE = 0.003
-"""Learning rate of the weights' steps, in octaves, ..."""
+"""Learning rate of steps, in octaves, ..."""
 CURVE_RATE = 0.02
 """... and of what foretells latents."""
 STILL_NODES, STILL_EVERY = 8, 8
@@ -79,6 +79,26 @@ OctavesOff = Callable[[Mapping[str, QuantizedTensor]], float]
 """By how many octaves the price of a bit should rise, judged by what would be stored."""
 
 
+class LearnedSteps(nn.Module):
+    """Steps on the stream's grid, eight to an octave; the gradient passes on to their shifts, in octaves."""
+
+    def __init__(self, first: int, count: int = 1) -> None:
+        super().__init__()
+        self.first = first
+        self.shifts = nn.Parameter(torch.zeros(count))
+
+    def forward(self) -> Tensor:
+        """(count,) float32."""
+        return torch.exp2(self._exponents() / EXPONENTS_PER_OCTAVE)
+
+    def stored(self) -> FloatTensor:
+        """The same as a stream will have them."""
+        return step_values(self._exponents().detach().cpu().numpy().astype(np.int32))
+
+    def _exponents(self) -> Tensor:
+        return rounded(self.first + EXPONENTS_PER_OCTAVE * self.shifts).clamp(MIN_EXPONENT, MAX_EXPONENT)
+
+
 class LatentGrid(nn.Module):
     """The nodes of one `TimeGrid` on their way, in steps: only those that a frame needs are touched."""
 
@@ -88,15 +108,16 @@ class LatentGrid(nn.Module):
         self.nodes = nn.ParameterList(nn.Parameter(torch.zeros(shape)) for _ in range(nodes))
         self.rate = SpaceTimeRate()
         self.nodes_per_frame = grid.nodes_per_frame
-        self.step = float(step_values(np.full(1, LATENT_EXPONENT, np.int32))[0])
+        self.steps = LearnedSteps(LATENT_EXPONENT, shape[0])
 
     def at(self, frame: int) -> Tensor:
         """Features of a frame, (C, h, w), from rounded nodes."""
         left, share = self._place(frame)
-        value = rounded(self.nodes[left]) * (1 - share)
+        value: Tensor = rounded(self.nodes[left]) * (1 - share)
         if share:
             value = value + rounded(self.nodes[left + 1]) * share
-        return value * self.step
+        features: Tensor = value * self.steps().view(-1, 1, 1)
+        return features
 
     def visited_bits(self, frame: int, number: int, generator: torch.Generator) -> Tensor | float:
         """Estimate of the whole grid's bits from the node that the frame sees, or all of few, now and then."""
@@ -145,7 +166,7 @@ class RateFirst(nn.Module):
         self.grids = nn.ModuleList(nn.ModuleList(LatentGrid(grid) for grid in grids) for grids in network.time_grids())
         self.decoder = network.decoder
         self.crop = network.crop
-        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in self.decoder.parameters())
+        self.steps = nn.ModuleList(LearnedSteps(WEIGHT_EXPONENT) for _ in self.decoder.parameters())
         self.log_price = nn.Parameter(torch.tensor(math.log2(price)), requires_grad=False)
         self.checked = nn.Parameter(torch.zeros(()), requires_grad=False)
         self.bits = nn.Parameter(torch.zeros(()), requires_grad=False)
@@ -185,11 +206,10 @@ class RateFirst(nn.Module):
 
     def quantized(self) -> dict[str, QuantizedTensor]:
         """Per tensor of the network what is stored, in the network's order."""
-        exponents = [LATENT_EXPONENT] * len(self.named_grids()) + [self._exponent(i) for i in range(len(self.shifts))]
-        return {
-            name: _quantized(values, exponent)
-            for (name, values), exponent in zip(self.values().items(), exponents, strict=True)
-        }
+        steps = [grid.steps.stored() for _, grid in self.named_grids()]
+        steps += [own.stored() for own in self.steps.children() if isinstance(own, LearnedSteps)]
+        values = self.values().items()
+        return {name: _quantized(tensor, own) for (name, tensor), own in zip(values, steps, strict=True)}
 
     def values(self) -> dict[str, FloatTensor]:
         """Per tensor what `quantized` rounds: in steps, float32 of its shape."""
@@ -240,16 +260,9 @@ class RateFirst(nn.Module):
             weights[name] = rounded(weight / step) * step
         return weights
 
-    def _exponent(self, index: int) -> int:
-        return int(self._exponents(index).item())
-
-    def _exponents(self, index: int) -> Tensor:
-        """A weight tensor's step exponent, a whole number; the gradient passes on to its shift."""
-        wanted = rounded(WEIGHT_EXPONENT + EXPONENTS_PER_OCTAVE * self.shifts[index])
-        return wanted.clamp(MIN_EXPONENT, MAX_EXPONENT)
-
     def _step(self, index: int) -> Tensor:
-        return torch.exp2(self._exponents(index) / EXPONENTS_PER_OCTAVE)
+        step: Tensor = self.steps[index]()
+        return step
 
 
 def rounded(values: Tensor) -> Tensor:
@@ -257,9 +270,10 @@ def rounded(values: Tensor) -> Tensor:
     return values + (values.round() - values).detach()
 
 
-def _quantized(values: FloatTensor, exponent: int) -> QuantizedTensor:
+def _quantized(values: FloatTensor, steps: FloatTensor) -> QuantizedTensor:
+    """Symbols of values in their steps; several steps are those of the channels of a grid, axis 1."""
     symbols = np.clip(np.rint(values), -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
-    return QuantizedTensor(symbols=symbols, steps=step_values(np.full(1, exponent, np.int32)))
+    return QuantizedTensor(symbols=symbols, steps=steps, axis=1 if steps.size > 1 else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,10 +331,11 @@ class RateFirstFit:
 
 def _plan(plan: FitPlan, latent: RateFirst, frames: int) -> FitPlan:
     """Latents learn at their own rate, the slower the more often they are seen."""
-    rates, floors = {"shifts.": STEP_RATE / plan.learning_rate}, {}
+    rates, floors = {"steps.": STEP_RATE / plan.learning_rate}, {}
     for name, grid in latent.named_grids():
         seen = len(grid.nodes) / frames
         rates[f"grids.{name}.nodes."] = LATENT_RATE * math.sqrt(seen) / plan.learning_rate
+        rates[f"grids.{name}.steps."] = STEP_RATE / plan.learning_rate
         rates[f"grids.{name}.rate."] = CURVE_RATE / plan.learning_rate
         floors[f"grids.{name}.nodes."] = FLOOR * max(seen, LEAST_FLOOR)
     return replace(plan, rate_factors=rates, floors=floors, warm_up=0.02, clip_norm=None)
