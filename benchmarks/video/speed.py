@@ -1,15 +1,15 @@
 """Video networks beside their authors' code: PSNR by CPU seconds, at equal parameters, on the same 16 frames.
 
     python benchmarks/video/speed.py [--clip FOLDER] [--peers FOLDER --peers-python PATH] [--only nerv enerv hnerv]
-                                     [--all-rates] [--quick] [--json FILE]
+                                     [--rates X ...] [--shares X ...] [--quick] [--json FILE]
 
-Each peer is run as published and with learning rates of 2, 4 and 6 times that; its best is the tuned peer. Ours is
-fitted anew for each share of a peer's CPU seconds, since a schedule ends where its budget does; so a row's seconds are
-all that its picture took. Whole processes are counted, starting Python included; of the peers also with what they
-spend on measuring their own pictures, which their row says. `--clip` takes the first 16 PNGs (320x180) of a folder;
-by default the frames are the bundled clip's. How peers are laid out is said in `peers.py`; without them ours is
-fitted for the same numbers of steps. `--json` keeps every run as a line; what a machine has measured today is taken
-over from there.
+Each peer is run as published and with learning rates of 4, 6 and 2 times that (`--rates`); its best is the tuned peer.
+Ours is fitted anew for each share of a peer's CPU seconds (`--shares`), since a schedule ends where its budget does;
+so a row's seconds are all that its picture took. Whole processes are counted, starting Python included; of the peers
+also with what they spend on measuring their own pictures, which their row says. `--clip` takes the first 16 PNGs
+(320x180) of a folder; by default the frames are the bundled clip's. How peers are laid out is said in `peers.py`;
+without them ours is fitted for the same numbers of steps. `--json` keeps every run as a line; what a machine has
+measured today is taken over from there.
 """
 
 from __future__ import annotations
@@ -40,10 +40,15 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 RATE_FACTORS = (4.0, 6.0, 2.0)
 SHARES = (1 / 8, 1 / 5, 1 / 3, 2 / 3, 1.0)
 """Of a peer's CPU seconds."""
+BUSY = 4
+"""Wall over CPU seconds above which a run has shared its core with too many others."""
 PROBE_EPOCHS = 2
 STARTING_S = 3.0
 """CPU seconds before the first step, about; the runs say what it really was."""
-HEAD = "| system | settings | parameters | steps | CPU s | of it own metrics | share | PSNR dB | MS-SSIM | peak MB |"
+HEAD = (
+    "| system | settings | parameters | steps | CPU s | of them own metrics | share | wall / CPU "
+    "| PSNR dB | MS-SSIM | peak MB |"
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ def _row(run: Run, base: float | None) -> list[str]:
         f"{seconds:.1f}",
         f"{run.own_metrics_cpu_s:.1f}" if run.own_metrics_cpu_s else "",
         f"{seconds / base:.2f}" if base else "",
+        f"{(run.enc_wall_s or 0.0) / seconds:.1f}",
         f"{run.psnr:.2f}",
         f"{run.msssim:.4f}",
         f"{run.peak_mem_mb:.0f}",
@@ -149,7 +155,9 @@ def findings(peer_runs: Sequence[Run], our_runs: Sequence[Run]) -> Iterator[str]
     if not peer_runs:
         return
     published, tuned = peer_runs[0], max(peer_runs, key=lambda run: run.psnr or 0.0)
-    for run in (published, tuned):
+    if any((run.enc_wall_s or 0.0) > BUSY * (run.enc_cpu_s or 0.0) for run in (*peer_runs, *our_runs)):
+        yield f"the machine was too busy: where wall / CPU is above {BUSY}, measure again before quoting"
+    for run in dict.fromkeys((published, tuned)):
         seconds, wanted = run.enc_cpu_s or 0.0, run.psnr or 0.0
         net = seconds - (run.own_metrics_cpu_s or 0.0)
         equal = [each for each in our_runs if (each.enc_cpu_s or 0.0) <= seconds]
