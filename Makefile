@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench bench-archive bench-engine bench-weights fuzz chaos clean
+.PHONY: help install run test lint check format bench bench-video bench-video-rates bench-video-access \
+	bench-archive bench-engine bench-weights fuzz chaos clean
 
 help:     ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -40,7 +41,16 @@ format: install ## apply the style
 	$(BIN)/ruff format .
 
 bench: install ## measure beside x264 and x265; prints tables
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/video.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/video/main_job.py
+
+bench-video: install ## measure the video networks by CPU seconds, beside their authors' code where ARGS has --peers FOLDER
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/video/speed.py --json out/bench-video.jsonl $(ARGS)
+
+bench-video-rates: install ## measure rate and distortion beside x264, x265 and SVT-AV1; goes on where it was broken off
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/video/rates.py --json out/bench-video.jsonl $(ARGS)
+
+bench-video-access: install ## measure single frames beside x264, and what more clips cost
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/video/access.py --json out/bench-video.jsonl $(ARGS)
 
 bench-engine: install ## measure the engine beside Ray Data and cosmos-xenna; installs them apart, on first use
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from video import CLIP, read_frames
+from video.clips import BUNDLED, film_frames
 
 from framefold.codecs.base import Codec, FitSettings
 from framefold.codecs.clip import Clip, Frames
@@ -132,7 +132,7 @@ def decoded_from(payload: bytes, network: Network) -> SymbolTensors:
 
 def bunny() -> Clip:
     """The first frames of the bundled clip."""
-    return make_clip(read_frames(CLIP)[:FRAMES], name="bunny.mp4")
+    return make_clip(film_frames(BUNDLED)[:FRAMES], name="bunny.mp4")
 
 
 def picture(name: str) -> Callable[[], Clip]:

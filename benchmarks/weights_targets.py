@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from video import CLIP, read_frames
+from video.clips import BUNDLED, film_frames
 
 from framefold.codecs.base import Codec, FitSettings
 from framefold.codecs.clip import Clip, Frames
@@ -70,7 +70,7 @@ class Line:
 
 def inputs() -> Iterator[tuple[Clip, Codec, tuple[RateTarget, ...], int]]:
     """Two clips of 24 frames, three pictures and a crop; each with its codec, its targets and its steps."""
-    frames = read_frames(CLIP)
+    frames = film_frames(BUNDLED)
     for first in (0, 24):
         clip = make_clip(frames[first : first + 24], name=f"bunny[{first}:{first + 24}]")
         yield clip, GridNerv(), CLIP_TARGETS, 720

@@ -34,6 +34,16 @@ def up_group(size: str, block: str, outputs: int, stride: int, read_by: Places) 
     return ChannelGroup(size=size, channels=outputs, layer=block, made_by=rows, read_by=read_by)
 
 
+def begin_evenly(module: nn.Module) -> None:
+    """Let a convolution give values about as large as it gets (He et al. 2015, section 2.2); for `Module.apply`.
+
+    As torch begins, each block gives about half of what it gets, and what tells frames apart is lost on the way.
+    """
+    if isinstance(module, nn.Conv2d) and module.bias is not None:
+        nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)
+
+
 class TimeGrid(nn.Module):
     """A feature map for some moments of the clip, linear in between (as in FFNeRV).
 

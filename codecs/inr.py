@@ -238,7 +238,7 @@ class NetworkCodec(Codec, Generic[ConfigT]):
 
     def _explicit(self, network: FittedNetwork) -> ConfigT:
         config = cast(ConfigT, self.Config.model_validate(dict(network.config)))
-        absent = sorted(set(type(config).model_fields) - set(network.config))
+        absent = sorted(config.model_dump(mode="json").keys() - network.config.keys())
         if absent or self.resolve(config, network.span) != config:
             raise ValueError(
                 f"{network.span.label}: the stored options of codec {self.name!r} leave sizes open "

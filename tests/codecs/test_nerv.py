@@ -17,6 +17,19 @@ def span(width, height, frames):
 
 def test_the_shared_suite():
     check_codec(Nerv, [NervConfig(width=3), NervConfig(strides=(3, 2), block_widths=(5, 4), width=2, stem_width=8)])
+    check_codec(Nerv, [NervConfig(shape="lean", width=3)])
+
+
+def test_a_lean_network_is_narrow_where_the_picture_is_large():
+    config = Nerv().resolve(NervConfig(shape="lean", width=28), span(320, 180, 16))
+    assert (config.stem_width, config.block_widths) == (96, (40, 20, 12))
+
+
+def test_networks_of_before_there_were_shapes_say_nothing_of_theirs():
+    config = Nerv().resolve(NervConfig(width=28), span(320, 180, 16))
+    assert "shape" not in config.model_dump(mode="json")
+    assert NervConfig.model_validate(config.model_dump(mode="json")) == config
+    assert NervConfig(shape="lean").model_dump(mode="json")["shape"] == "lean"
 
 
 def test_size_s_on_the_papers_clip_is_the_papers_network():

@@ -1,6 +1,6 @@
 """The bundled clip: framefold beside x264 and x265 at the same bytes on disk, in one run.
 
-    python benchmarks/video.py [--quick] [--json FILE]
+    python benchmarks/video/main_job.py [--quick] [--json FILE]
 
 Every row is measured on decoded 8-bit RGB frames read back from the file that was written. CPU seconds are
 user + system time: of the stages' own work for framefold (Ray's start-up is in the wall column), of the
@@ -17,22 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import torch
+from anchors import X264, X265, Anchor, encode, timed
+from clips import BUNDLED, film_frames
 
 from framefold.codecs.clip import Frames
 from framefold.codecs.metrics import ms_ssim, psnr
-from framefold.stages.video_source import VideoSource
 
-ROOT = Path(__file__).parent.parent
-CLIP = ROOT / "examples" / "bunny.mp4"
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -49,23 +46,10 @@ class Line:
     decode_cpu_s: float
 
 
-def read_frames(path: Path) -> Frames:
-    """All frames as (T, 3, H, W) uint8 RGB, converted in the same way for every system."""
-    source = VideoSource(VideoSource.Config(path=str(path), pixels="rgb"))
-    return np.concatenate([emitted.payload.frames for emitted in source.produce()])
-
-
-def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of a call in this process."""
-    cpu, wall = time.process_time(), time.monotonic()
-    call()
-    return time.process_time() - cpu, time.monotonic() - wall
-
-
 def line(system: str, path: Path, original: Frames, encode: tuple[float, float]) -> Line:
     """Read the file back and measure it."""
-    decode_cpu, _ = timed(lambda: read_frames(path))
-    return _line(system, path.stat().st_size, read_frames(path), original, encode=encode, decode_cpu=decode_cpu)
+    decode_cpu, _ = timed(lambda: film_frames(path))
+    return _line(system, path.stat().st_size, film_frames(path), original, encode=encode, decode_cpu=decode_cpu)
 
 
 def _line(
@@ -99,38 +83,20 @@ def framefold_line(name: str, settings: list[str], folder: Path, original: Frame
     subprocess.run([pipeline, "decode", archive, decoded], cwd=ROOT, check=True, capture_output=True)
     after = os.times()
     decode_cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    size, frames = archive.stat().st_size, read_frames(decoded)
+    size, frames = archive.stat().st_size, film_frames(decoded)
     return _line(f"framefold {name}", size, frames, original, encode=(cpu, wall), decode_cpu=decode_cpu)
 
 
-def encode(path: Path, frames: Frames, library: str, crf: float) -> None:
-    """One thread, preset medium, yuv420p, BT.709, 25 frames/s, in MP4."""
-    options = {"crf": f"{crf:.2f}", "preset": "medium", "threads": "1"}
-    if library == "libx265":
-        options["x265-params"] = "pools=none:frame-threads=1:log-level=error"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(library, rate=25, options=options)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[2], frames.shape[3], "yuv420p"
-        context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-        for index, picture in enumerate(frames.transpose(0, 2, 3, 1)):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=1, dst_color_range=1)
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def at_size(frames: Frames, library: str, size: int, folder: Path) -> Line:
+def at_size(frames: Frames, anchor: Anchor, size: int, folder: Path) -> Line:
     """The best quality of a library whose whole file is not larger than `size`."""
     low, high = 0.0, 51.0
-    path = folder / f"{library}.mp4"
+    path = folder / f"{anchor.library}.mp4"
     while high - low > 0.05:
         middle = (low + high) / 2
-        encode(path, frames, library, middle)
+        encode(path, frames, anchor, middle)
         low, high = (low, middle) if path.stat().st_size <= size else (middle, high)
-    cost = timed(lambda: encode(path, frames, library, high))
-    return line(f"{library} medium crf {high:.1f}", path, frames, cost)
+    cost = timed(lambda: encode(path, frames, anchor, high))
+    return line(f"{anchor.library} {anchor.preset} crf {high:.1f}", path, frames, cost)
 
 
 def table(lines: list[Line], source_bytes: int) -> str:
@@ -151,16 +117,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ten seconds per fit: to try the script, not to quote")
     parser.add_argument("--json", type=Path, help="append the rows here")
     args = parser.parse_args()
-    original = read_frames(CLIP)
+    original = film_frames(BUNDLED)
     quick = ["fitted.budget.seconds=10", "symbols.budget.seconds=5"] if args.quick else []
     nerv = ["fitted.codec={name: nerv, size: M}", *quick]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = [framefold_line("gridnerv", quick, folder, original), framefold_line("nerv", nerv, folder, original)]
-        lines += [at_size(original, library, lines[0].bytes, folder) for library in ("libx264", "libx265")]
+        lines += [at_size(original, anchor, lines[0].bytes, folder) for anchor in (X264, X265)]
     stamp = datetime.now(UTC).isoformat(timespec="minutes")
     print(f"{stamp}, {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
-    print(table(lines, CLIP.stat().st_size))
+    print(table(lines, BUNDLED.stat().st_size))
     if args.json:
         with args.json.open("a") as file:
             file.writelines(json.dumps({"at": stamp, **asdict(row)}) + "\n" for row in lines)

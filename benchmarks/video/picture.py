@@ -1,6 +1,6 @@
 """Draw what the figures mean: one frame of the bundled clip, original and decoded, side by side.
 
-    python benchmarks/picture.py out/bunny.fold docs/bunny.png [--frame 36]
+    python benchmarks/video/picture.py out/bunny.fold docs/bunny.png [--frame 36]
 
 Left the original, in the middle framefold, right x264 with the whole file at the same bytes as the archive.
 """
@@ -14,8 +14,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from anchors import X264
+from clips import BUNDLED, film_frames
+from main_job import at_size
 from PIL import Image, ImageDraw
-from video import CLIP, at_size, read_frames
 
 from framefold.codecs.clip import Frames
 from framefold.codecs.metrics import psnr
@@ -37,16 +39,16 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--frame", type=int, default=36)
     args = parser.parse_args()
-    original, size = read_frames(CLIP), args.archive.stat().st_size
+    original, size = film_frames(BUNDLED), args.archive.stat().st_size
     with tempfile.TemporaryDirectory() as name:
         decoded = Path(name) / "decoded.mkv"
         command = Path(sys.executable).parent / "pipeline"
         subprocess.run([command, "decode", args.archive, decoded], check=True, capture_output=True)
-        ours = read_frames(decoded)
-        peer = at_size(original, "libx264", size, Path(name))
-        theirs = read_frames(Path(name) / "libx264.mp4")
+        ours = film_frames(decoded)
+        peer = at_size(original, X264, size, Path(name))
+        theirs = film_frames(Path(name) / "libx264.mp4")
     panels = [
-        panel(original, args.frame, f"original, {CLIP.stat().st_size // 1000} KB"),
+        panel(original, args.frame, f"original, {BUNDLED.stat().st_size // 1000} KB"),
         panel(ours, args.frame, f"framefold, {size / 1000:.0f} KB, {psnr(ours, original):.1f} dB"),
         panel(theirs, args.frame, f"x264, {peer.bytes / 1000:.0f} KB, {peer.psnr_db:.1f} dB"),
     ]
