@@ -7,7 +7,7 @@ reader decodes it. To change what a name means, take a new name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from framefold.codecs.clip import Clip, ImageBatch, Span
+from framefold.codecs.clip import Clip, Frames, ImageBatch, Span
 from framefold.codecs.network import FittedNetwork, FloatTensor, SymbolTensors
 from framefold.codecs.rate.targets import RateTarget
 from framefold.codecs.warm_start import WarmStart
@@ -184,6 +184,10 @@ class Codec(ABC):
         A stored stream is decoded with the rule that the codec gives then: it is a part of the codec's promise.
         """
         return None
+
+    def draw(self, network: FittedNetwork, places: Sequence[int], *, device: str = "cpu") -> Frames:
+        """Draw some of the frames, (n, C, H, W), by their places 0 .. T - 1: as `reconstruct` draws them among all."""
+        return self.reconstruct(network, device=device).frames[list(places)]
 
     @abstractmethod
     def reconstruct(self, network: FittedNetwork, *, device: str = "cpu") -> Clip:

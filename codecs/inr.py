@@ -50,7 +50,7 @@ from framefold.codecs.warm_start import WarmStart
 MAX_CLIP_BYTES = 2**33
 """Decoded frames of one span, held in memory at once."""
 DECODE_BYTES = 2**28
-"""Frames are decoded in batches whose activations stay near this size."""
+"""On a GPU frames are decoded in batches whose activations stay near this size."""
 
 ConfigT = TypeVar("ConfigT", bound=CodecConfig)
 Shape = tuple[int, int, int, int]
@@ -203,14 +203,21 @@ class NetworkCodec(Codec, Generic[ConfigT]):
 
         ValueError names what in the configuration or the tensors does not fit the codec.
         """
+        frames = self.draw(network, range(network.span.frame_count), device=device)
+        return Clip(span=network.span, frames=frames)
+
+    def draw(self, network: FittedNetwork, places: Sequence[int], *, device: str = "cpu") -> Frames:
+        """Draw some of the frames, (n, C, H, W); a CPU gives each of them as it does among all, whatever the others."""
         config, module = self.load(network)
         module = module.to(device).eval()
         cost = self._weigh(config, network.span)
         pixels = network.span.source.pixels
-        frames: Frames = np.empty(network.span.shape, pixels.dtype)
-        for indices in _batches(len(frames), DECODE_BYTES // max(1, cost.activation_bytes)):
-            frames[indices.numpy()] = _draw(module, indices.to(device), pixels)
-        return Clip(span=network.span, frames=frames)
+        frames: Frames = np.empty((len(places), *network.span.shape[1:]), pixels.dtype)
+        done = 0
+        for indices in torch.split(torch.tensor(list(places)), _frames_at_once(cost, device)):
+            frames[done : done + len(indices)] = _draw(module, indices.to(device), pixels)
+            done += len(indices)
+        return frames
 
     def _kind(self, work: Literal["fit", "finetune", "rate", "rate first"], config: ConfigT) -> Kind:
         return {"codec": self.name, "work": work, "config": config.model_dump(mode="json")}
@@ -283,9 +290,13 @@ def estimated_bits(tensor: FloatTensor) -> float:
     return float(np.sum(counts * np.log2(tensor.size / counts)))
 
 
-def _batches(frames: int, size: int) -> Iterator[Tensor]:
-    """0 ... frames - 1 in order, at most `size` (at least 1) at a time."""
-    yield from torch.split(torch.arange(frames), max(1, min(size, frames)))
+def _frames_at_once(cost: NetworkCost, device: str) -> int:
+    """How many frames are drawn together.
+
+    On a CPU one: kernels round differently for other numbers of frames, so that a frame alone would not be the frame
+    among others; and several took a third longer each. A GPU needs many to be busy.
+    """
+    return 1 if torch.device(device).type == "cpu" else max(1, DECODE_BYTES // max(1, cost.activation_bytes))
 
 
 def _draw(module: nn.Module, indices: Tensor, pixels: PixelFormat) -> Frames:

@@ -6,11 +6,14 @@ microseconds: 0.033367 is the second frame of a film at 30000/1001. Ranges that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import groupby
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from framefold.codecs.clip import Span
 from framefold.pipeline.stage import Options
 
 MICROSECONDS = 10**6
@@ -44,6 +47,17 @@ class Selection(Options, frozen=True):
     def has_frame(self, number: int, pts: int, time_base: tuple[int, int]) -> bool:
         """Whether the frame with this number in its source and this time (ticks) is wanted."""
         return _inside(number, self.frames) and _inside(microseconds(pts, time_base), self._microseconds)
+
+    def runs(self, span: Span) -> Iterator[range]:
+        """Places of the frames that are wanted, 0 .. T - 1, run by run; times that grow make one run at most."""
+        places = range(span.frame_count)
+        for wanted, run in groupby(places, key=lambda place: self._has_place(span, place)):
+            if wanted:
+                members = list(run)
+                yield range(members[0], members[-1] + 1)
+
+    def _has_place(self, span: Span, place: int) -> bool:
+        return self.has_frame(span.first_frame + place, span.pts[place], span.source.time_base)
 
     def meets_frames(self, first: int, count: int) -> bool:
         """Whether any of the frames `first ... first + count - 1` is wanted, as far as numbers tell."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 from typing import ClassVar
 
 from framefold.codecs.clip import Clip, ImageBatch
@@ -28,16 +27,10 @@ class Trim(Stage):
     emits: ClassVar[Mapping[str, PortType]] = {"out": Clip | ImageBatch}
 
     def process(self, item: Item) -> Iterator[Output]:
-        """Each run of wanted frames is a clip; times that grow make one run of them at most."""
+        """Each run of wanted frames is a clip."""
         clip = item.payload
         if isinstance(clip, ImageBatch):
             yield clip
             return
-        for wanted, run in groupby(range(clip.span.frame_count), key=lambda place: self._is_wanted(clip, place)):
-            places = list(run)
-            if wanted:
-                yield clip if len(places) == clip.span.frame_count else clip.part(places[0], places[-1] + 1)
-
-    def _is_wanted(self, clip: Clip, place: int) -> bool:
-        span = clip.span
-        return self.config.has_frame(span.first_frame + place, span.pts[place], span.source.time_base)
+        for run in self.config.runs(clip.span):
+            yield clip if len(run) == clip.span.frame_count else clip.part(run.start, run.stop)

@@ -54,6 +54,7 @@ CODECS: Mapping[str, Mapping[str, Any]] = {
     "nerv": {"width": 3, "stem_width": 8, "strides": [3, 2]},
     "enerv": {"width": 4, "token_width": 6, "head_width": 2, "block_widths": [6, 5], "strides": [3, 2]},
     "hnerv": {"width": 6, "embedding_width": 3, "strides": [3, 2], "kernels": [1, 3]},
+    "pyramid": {"widths": [6, 5], "bottlenecks": [4, 5], "grids": [[[3, 2]], [[2, 1], [1, 2]], [[1, 1]]]},
     "gridnerv": {"width": 8, "strides": [3, 2], "kernels": [3, 5], "grids": [[[2, 3], [3, 2]], [[2, 2]]]},
 }
 

@@ -28,7 +28,7 @@ from torch.func import functional_call
 from framefold.codecs.base import FitSettings, RateSettings, RateTuning
 from framefold.codecs.clip import Clip
 from framefold.codecs.fit_state import Kind, own_state, state_of
-from framefold.codecs.fitting import FitPlan, fit
+from framefold.codecs.fitting import FitPlan, fit, schedule
 from framefold.codecs.metrics import psnr
 from framefold.codecs.network import FloatTensor, QuantizedTensor, SymbolTensors
 from framefold.codecs.quantizing.steps import EXPONENTS_PER_OCTAVE, MAX_EXPONENT, MIN_EXPONENT, step_values
@@ -51,7 +51,9 @@ PRICE_PER_RATE, PRICE_PER_ERROR = 1.7, 2.4
 """Octaves of the price per octave of the bytes, and of the squared error, of fits that have come to rest."""
 LARGEST_CORRECTION = 2.0
 """Octaves."""
-SURPLUS = 1.04
+LEAST_RESPONSE = 0.25
+"""The lower the learning rate, the less is left to follow the price: corrections grow with the root of it, up to fourfold."""
+SURPLUS = 1.03
 """What is aimed at, of wanted bytes: after the last correction a stream shrinks a little, as it does by trimming."""
 HALF_UNTIL = 0.8
 """Share of the budget in which the decoder works with bfloat16 where there are units for it: there a convolution takes
@@ -187,7 +189,7 @@ class RateFirst(nn.Module):
         self.number, self.fraction = step, fraction
         due = sum(fraction >= share for share in CHECKED_AT)
         if self.octaves_off is not None and due > self.checked:
-            octaves = self.octaves_off(self.quantized())
+            octaves = self.octaves_off(self.quantized()) / max(LEAST_RESPONSE, schedule(fraction, 0.0) ** 0.5)
             with torch.no_grad():
                 self.checked.fill_(due)
                 self.log_price.add_(min(max(octaves, -LARGEST_CORRECTION), LARGEST_CORRECTION))

@@ -11,17 +11,15 @@ Stages = dict[str, Mapping[str, Any]]
 def chain(archive: str, prefix: str = "", *, selection: Mapping[str, Any] | None = None, **options: Any) -> Stages:
     """Nodes `bits`, `symbols` and `frames`, each after `prefix`; `options` are those of `archive_source`.
 
-    With a selection `frames` gives exactly the frames that are wanted, for units are read as a whole.
+    With a selection units that hold any of its frames are read, and of these the wanted frames are drawn.
     """
     bits, symbols, frames = (f"{prefix}{name}" for name in ("bits", "symbols", "frames"))
     wanted = dict(selection or {})
-    decoded = f"{prefix}clips" if wanted else frames
-    nodes: Stages = {
+    return {
         bits: {"stage": "archive_source", "path": archive, **options, **wanted},
         symbols: {"stage": "entropy_decode", "inputs": [bits]},
-        decoded: {"stage": "reconstruct", "inputs": [symbols]},
+        frames: {"stage": "reconstruct", "inputs": [symbols], **wanted},
     }
-    return nodes | {frames: {"stage": "trim", "inputs": [decoded], **wanted}} if wanted else nodes
 
 
 def accepts_rest(stage: str) -> bool:

@@ -14,6 +14,7 @@ from framefold.codecs.hnerv import HNerv, HNervConfig
 from framefold.codecs.metrics import psnr
 from framefold.codecs.nerv import Nerv, NervConfig
 from framefold.codecs.pixel_format import PixelFormat
+from framefold.codecs.pyramid import Pyramid, PyramidConfig
 from framefold.codecs.rate.targets import RateTarget
 from framefold.codecs.siren import Siren, SirenConfig
 from framefold.codecs.stream import bitstream
@@ -73,3 +74,18 @@ def test_a_gpu_tunes_for_rate_and_its_stream_holds_the_same_integers(
     )
     assert there == pytest.approx(here, abs=0.05)
     assert here > psnr(codec.reconstruct(network).frames, clip.frames) - 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_fits_with_bits_in_the_loss_from_the_start(gpu: str) -> None:
+    codec = Pyramid(PyramidConfig(widths=(12, 8), bottlenecks=(6, 8)))
+    clip = make_clip(moving_shapes(4, 45, 60))
+    rate = RateSettings(bit_price=30.0)
+    fits = (codec.fit_for_rate(clip, rate, FitSettings(steps=400, device=device)) for device in ("cpu", gpu))
+    on_cpu, on_gpu = (run_fit(fitting) for fitting in fits)
+    stream = bitstream.encode(on_gpu)
+    decoded = bitstream.decode(stream, span=on_gpu.span, codec=on_gpu.codec, config=on_gpu.config).dequantize()
+    assert len(stream) < 1.3 * len(bitstream.encode(on_cpu))
+    there, here = (psnr(codec.reconstruct(decoded, device=each).frames, clip.frames) for each in (gpu, "cpu"))
+    assert there == pytest.approx(here, abs=0.05)
+    assert here > psnr(codec.reconstruct(on_cpu.dequantize()).frames, clip.frames) - 1

@@ -250,3 +250,14 @@ with open("tensors", "wb") as file:
     tensors = pickle.loads((tmp_path / "tensors").read_bytes())
     whole = run_fit(codec.fit(clip, settings))
     assert all(np.array_equal(tensors[name], value) for name, value in whole.tensors.items())
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind) in SMALL.items() if kind == "video"])
+def test_a_frame_alone_is_the_frame_among_all(name):
+    """Every one of them: kernels that take several at once round differently."""
+    codec, _ = SMALL[name]
+    network = run_fit(codec.fit(make_clip(moving_shapes(7, 45, 60)), FitSettings(steps=20, seed=1)))
+    whole = codec.reconstruct(network).frames
+    for place in range(7):
+        assert np.array_equal(codec.draw(network, [place])[0], whole[place])
+    assert np.array_equal(codec.draw(network, range(2, 5)), whole[2:5])
