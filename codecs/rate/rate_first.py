@@ -52,7 +52,7 @@ PRICE_PER_RATE, PRICE_PER_ERROR = 1.7, 2.4
 LARGEST_CORRECTION = 2.0
 """Octaves."""
 LEAST_RESPONSE = 0.25
-"""The lower the learning rate, the less is left to follow the price: corrections grow with the root of it, up to fourfold."""
+"""The lower the learning rate, the less is left to follow the price: corrections grow by its root, up to fourfold."""
 SURPLUS = 1.03
 """What is aimed at, of wanted bytes: after the last correction a stream shrinks a little, as it does by trimming."""
 HALF_UNTIL = 0.8
