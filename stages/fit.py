@@ -42,7 +42,12 @@ _Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_le
 class RateAware(BaseModel, frozen=True, extra="forbid"):
     """How a fit becomes rate-aware."""
 
-    share: float = Field(default=0.3, gt=0, lt=1, description="of the budget, its last part, for tuning with bits")
+    share: float = Field(
+        default=0.3,
+        gt=0,
+        lt=1,
+        description="of the budget, its last part, for tuning with bits; codec pyramid has them in its loss all along",
+    )
     bit_price: float | None = Field(
         default=None,
         gt=0,

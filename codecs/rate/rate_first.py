@@ -178,7 +178,7 @@ class RateFirst(nn.Module):
         self.log_price = nn.Parameter(torch.tensor(math.log2(price)), requires_grad=False)
         self.checked = nn.Parameter(torch.zeros(()), requires_grad=False)
         self.bits = nn.Parameter(torch.zeros(()), requires_grad=False)
-        """Estimate of all bits, smoothed; without noise from step to step."""
+        """Estimate of the latents' bits, smoothed, for display: the stream's contexts will make less of them."""
         self.octaves_off = octaves_off
         self.seed = seed
         self.number, self.fraction = 0, 0.0
@@ -209,7 +209,7 @@ class RateFirst(nn.Module):
         generator = torch.Generator().manual_seed(self.number + 1_000_003 * self.seed)
         bits = self._latent_bits(generator)
         with torch.no_grad():
-            self.bits.lerp_(bits, 0.02 if self.number > 100 else 0.5)
+            self.bits.lerp_(bits / SEEN_EVERY, 0.02 if self.number > 100 else 0.5)
         if self.number % WEIGHTS_EVERY == 0:
             bits = bits + WEIGHTS_EVERY * self._weight_bits(generator)
         if self.number % LEARN_EVERY == 0:
