@@ -71,7 +71,8 @@ def _line(
 def framefold_line(name: str, settings: list[str], folder: Path, original: Frames) -> Line:
     """Run the real command on the real pipeline file; decode with the real command."""
     archive, run_dir, decoded = folder / f"{name}.fold", folder / f"{name}.run", folder / f"{name}.mkv"
-    overrides = [f"archive.path={archive}", f"run_dir={run_dir}", *settings]
+    # What is compared is 8-bit RGB, so that is what is fitted, not the film's own 4:2:0.
+    overrides = [f"archive.path={archive}", f"run_dir={run_dir}", "frames.pixels=rgb", *settings]
     pipeline = Path(sys.executable).parent / "pipeline"
     start = time.monotonic()
     flags = [flag for override in overrides for flag in ("--set", override)]
