@@ -49,6 +49,10 @@ def untrained(codec: NetworkCodec, seed: int = 5) -> FittedNetwork:
     config = codec.resolve(codec.config, clip.span)
     torch.manual_seed(seed)
     tensors = tensors_of(codec.build(config, clip.span.shape))
+    random = np.random.default_rng(seed)
+    for name, value in tensors.items():
+        if name.endswith("bias"):  # some codecs begin with none
+            tensors[name] = value + random.normal(0, 0.2, value.shape).astype(np.float32)
     return FittedNetwork(
         span=clip.span, codec=codec.name, config=config.model_dump(mode="json"), tensors=tensors, target=clip
     )

@@ -181,7 +181,17 @@ def clips() -> Clips:
 
 SERVE_S3 = """
 import sys
+from threading import Lock
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication as Application
 from moto.server import ThreadedMotoServer
+
+answer, one_at_a_time = Application.__call__, Lock()
+
+def answer_alone(*request):
+    with one_at_a_time:  # S3 creates a name once; moto looks and then creates, and two threads may both have looked
+        return list(answer(*request))
+
+Application.__call__ = answer_alone
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(*server.get_host_and_port(), flush=True)
