@@ -142,8 +142,8 @@ class Pyramid(NetworkCodec[PyramidConfig]):
     stands still finely and once.
 
     Differences from C3. Grids of their own frame rates, not halved together with the resolution; a decoder that
-    works at the grids' resolutions instead of one at full resolution alone, which costs a third of the time; no
-    network that foretells the latents' distribution: what codes them looks at neighbours in integer arithmetic.
+    works at the grids' resolutions instead of one at full resolution alone; no network that foretells the latents'
+    distribution: what codes them looks at neighbours in integer arithmetic.
     From HiNeRV: no blocks at full resolution, and grids at fine levels store latents proper.
     """
 

@@ -64,7 +64,7 @@ class SpaceTimeRate(nn.Module):
 def _weighed(before: Tensor, own: Tensor, weights: Tensor) -> Tensor:
     """Sum over `TAPS` of weight times neighbour, (C, h, w); zeros outside.
 
-    For one channel to one a convolution takes three times as long as these sums, forward and back.
+    On large nodes a convolution of one channel to one takes three times as long.
     """
     padded = [nn.functional.pad(node, (1, 1, 1, 1)) for node in (before, own)]
     height, width = own.shape[1:]

@@ -48,7 +48,7 @@ BIT_PRICE = 300.0
 CHECKED_AT = (0.25, 0.4, 0.52, 0.62, 0.7, 0.77, 0.83, 0.88, 0.92)
 """Shares of the budget at which the price is corrected by what the stream would be, if it has a target."""
 PRICE_PER_RATE, PRICE_PER_ERROR = 1.7, 2.4
-"""Octaves of the price per octave of the bytes, and of the squared error, of fits that have come to rest."""
+"""Octaves of the price per octave of the bytes, and of the squared error: assumes that this falls as bytes**-0.7."""
 LARGEST_CORRECTION = 2.0
 """Octaves."""
 LEAST_RESPONSE = 0.25
@@ -57,7 +57,7 @@ SURPLUS = 1.03
 """What is aimed at, of wanted bytes: after the last correction a stream shrinks a little, as it does by trimming."""
 HALF_UNTIL = 0.8
 """Share of the budget in which the decoder works with bfloat16 where there are units for it: there a convolution takes
-a quarter of the time. Its rounding is some 60 dB below the picture; the rest of the budget makes up for it."""
+a quarter of the time. The rest of the budget is for what its rounding spoiled."""
 LATENT_EXPONENT = -27
 """Of a latent's step at first, 0.096."""
 WEIGHT_EXPONENT = -48
@@ -66,8 +66,7 @@ LATENT_RATE = 0.4
 """Learning rate of latents that are seen once an epoch, in steps; others learn slower by the root of how often."""
 FLOOR = 1.0
 """Share of the mean squared gradient of all of a grid's latents that joins each one's own: see `FloorAdam`. Where
-nothing moves gradients are but noise, which Adam alone blows up until it fills the grid with symbols: without this
-the rate was three times as high after 15 epochs, the picture no better."""
+nothing moves gradients are but noise, which Adam alone blows up until it fills the grid with symbols."""
 LEAST_FLOOR = 0.02
 STEP_RATE = 0.003
 """Learning rate of steps, in octaves, ..."""
@@ -162,8 +161,8 @@ class RateFirst(nn.Module):
     """A pyramid that learns what it will be stored as: its penalty is price * bits.
 
     Differences from C3. The picture is that of rounded latents throughout, by the straight-through estimator, while
-    the rate keeps its noise to the end: rounding both of a sudden multiplied the rate by five. The decoder's weights
-    learn in the same way and together with the latents, as in NVRC.
+    the rate keeps its noise to the end: in a trial before this one, rounding both of a sudden multiplied the rate by
+    five. The decoder's weights learn in the same way and together with the latents, as in NVRC.
     """
 
     def __init__(
